@@ -202,24 +202,24 @@ def _make_estimator(network: MultiHMR2, config: BenchmarkConfig, precision: str,
 
 
 def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: BenchmarkConfig) -> list[Row]:
-    infer = estimator._infer
-    assert isinstance(infer, Inference)
-    network = infer.network
-    resize = estimator._make_resize(*config.size)
-    with torch.inference_mode(), limit_threads(config.threads), infer._in_full_precision():
-        pixels = infer.prepare(image, resize)
+    inference = estimator.inference
+    assert isinstance(inference, Inference)
+    network = inference.network
+    resize = estimator.make_resize(*config.size)
+    with torch.inference_mode(), limit_threads(config.threads), inference.use_full_precision():
+        pixels = inference.prepare(image, resize)
         normalized = (pixels.float() / 255.0 - network.image_mean) / network.image_std
         encoded = network.backbone(normalized)
-        eye, no = torch.eye(3, device=infer.device)[None], torch.tensor([False], device=infer.device)
-        prediction = network(pixels, eye, no, infer.max_people)
+        eye, no = torch.eye(3, device=inference.device)[None], torch.tensor([False], device=inference.device)
+        prediction = network(pixels, eye, no, inference.max_people)
         decoded = network.decode(encoded, prediction.k)
         selected = decoded.queries[:, : prediction.score.shape[1]]
-        outputs = infer._predict(pixels, eye, no)
+        outputs = inference.predict(pixels, eye, no)
         people = estimator.step(image)
         stamp = itertools.count(1)
         k_input = resize.k_to_input(people.k).astype(np.float32)
         work: dict[str, Callable[[], object]] = {
-            "upload, resize, pad": lambda: infer.prepare(image, resize),
+            "upload, resize, pad": lambda: inference.prepare(image, resize),
             "encoder": lambda: network.backbone(normalized),
             "decoder": lambda: network.decode(encoded, prediction.k),
             "heads": lambda: (
@@ -227,10 +227,10 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
                 network.person(selected),
                 network.person.track_feature(network.describe_appearance(pixels, selected, prediction.keypoints)),
             ),
-            "body": lambda: place_bodies(infer.body, prediction),
-            "download": lambda: infer._to_host(outputs),
+            "body": lambda: place_bodies(inference.body, prediction),
+            "download": lambda: inference.copy_to_host(outputs),
             "tracking": lambda: estimator.tracker.update(
-                estimator._make_detections(people, k_input), next(stamp) / 30.0
+                estimator.make_detections(people, k_input), next(stamp) / 30.0
             ),
         }
         times = [_measure_in_turn([run], config)[0] for run in work.values()]

@@ -129,7 +129,7 @@ class Estimator:
         self.tracker = Tracker(self.config.tracker)
         self._last_k: NDArray[np.float64] | None = None  # of the last frame; None: predicted
         max_people = _limit_people(self.config.max_people, network.config)
-        self._infer: Inference | CameraInference = (
+        self.inference: Inference | CameraInference = (
             Inference(network, self.body, runtime or Runtime(), max_people)
             if shared is None
             else shared.add_camera(self.body, max_people)
@@ -161,7 +161,7 @@ class Estimator:
     @property
     def runtime(self) -> Runtime:
         """Device, precision and mode in use."""
-        return self._infer.runtime
+        return self.inference.runtime
 
     @property
     def faces(self) -> NDArray[np.int32]:
@@ -199,10 +199,10 @@ class Estimator:
             )  # fmt: skip
         frame.check()
         view = frame.undistort()
-        resize = self._make_resize(*view.image.shape[1::-1])
+        resize = self.make_resize(*view.image.shape[1::-1])
         k_input = None if view.k is None else resize.k_to_input(validate_k(view.k))
         vertices = self.config.vertices or self._has_cues(view)
-        found = self._infer(view.image, resize, k_input, self._min_score, vertices=vertices)
+        found = self.inference(view.image, resize, k_input, self._min_score, vertices=vertices)
         found = self._select_present(found)
         people = self._to_people(found, resize, view)
         people = self._place(people, view)
@@ -222,9 +222,9 @@ class Estimator:
             if getattr(config, name) != getattr(self.config, name):
                 raise UserError(f"{name} of an existing estimator cannot be changed; create a new estimator")
         max_people = _limit_people(config.max_people, self.network_config)
-        if config.mesh != self.config.mesh or max_people != self._infer.max_people:
+        if config.mesh != self.config.mesh or max_people != self.inference.max_people:
             body = self.body if config.mesh == self.config.mesh else Body(config.mesh)
-            self._infer.reconfigure(body, max_people)
+            self.inference.reconfigure(body, max_people)
             self.body, self.surface = body, _make_surface(body)
         self.config = config
 
@@ -243,7 +243,7 @@ class Estimator:
         """Scores at or below this are not used."""
         return self.config.score_threshold * (self.config.tracked_ratio if self.config.track else 1.0)
 
-    def _make_resize(self, width: int, height: int) -> ResizePad:
+    def make_resize(self, width: int, height: int) -> ResizePad:
         """Return the mapping of an image of width × height px to the network's input."""
         if isinstance(self.config.input_size, tuple):
             return ResizePad.fit_inside(width, height, *self.config.input_size)
@@ -316,7 +316,7 @@ class Estimator:
         """Add track ids, velocities and running body shapes. k_input: (3, 3) px of the network's input."""
         if not self.config.track:
             return people
-        detections = self._make_detections(people, k_input)
+        detections = self.make_detections(people, k_input)
         if not _is_same_camera(frame.k, self._last_k):  # such as the first camera_info: all distances jump
             self.tracker.restart_velocities()
         self._last_k = frame.k
@@ -334,7 +334,7 @@ class Estimator:
             stature=tracked.shape[:, -1].astype(np.float32),
         )
 
-    def _make_detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:
+    def make_detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:
         """Return the tracker's input. k_input: (3, 3) px of the network's input."""
         pelvis = people.pelvis.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):  # a person behind the camera is not tracked

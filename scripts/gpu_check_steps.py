@@ -106,9 +106,9 @@ def profile(step: Step) -> None:
     """Measure the time of each kind of kernel in one frame's graph of the large network."""
     size = step.count((768, 432), (192, 112))
     estimator = make_estimator(step, step.large(), "bf16", "graph", 10, "full")
-    infer, image, repeats = estimator._infer, make_image(size), step.count(10, 1)
+    infer, image, repeats = estimator.inference, make_image(size), step.count(10, 1)
     estimator.step(image, stamp=0.0)
-    resize = estimator._make_resize(*size)
+    resize = estimator.make_resize(*size)
     activity = torch.profiler.ProfilerActivity.CPU if step.dry else torch.profiler.ProfilerActivity.CUDA
     with torch.inference_mode():
         inputs = (infer.prepare(image, resize), *infer._prepare_camera(None))
@@ -164,24 +164,24 @@ def _bench(
 def _kernels(step: Step, network: MultiHMR2, size: tuple[int, int], precision: str, people: int) -> None:
     """Measure ms of the device alone (upload, preparation, graph, download), and of the whole step with the host."""
     estimator = make_estimator(step, network, precision, "graph", people, "full")
-    infer, image = estimator._infer, make_image(size)
+    infer, image = estimator.inference, make_image(size)
     stamps = iter(range(10_000))
     for _ in range(step.count(10, 1)):
         estimator.step(image, stamp=next(stamps) / 30)
-    resize = estimator._make_resize(*size)
+    resize = estimator.make_resize(*size)
     with torch.inference_mode():
         host = torch.from_numpy(image) if step.dry else torch.from_numpy(image).pin_memory()
         there = host.to(step.device)
         inputs = (infer.prepare(image, resize), *infer._prepare_camera(None))
         outputs = infer._run(*inputs)
-        shapes = {name: value.shape for name, value in infer._to_host(outputs).items()}
+        shapes = {name: value.shape for name, value in infer.copy_to_host(outputs).items()}
         step.write(
             size=size, precision=precision, people=people, mode="graph",
             upload_ms=device_ms(step, lambda: there.copy_(host, non_blocking=True), 20),
             prepare_ms=device_ms(step, lambda: infer.prepare(image, resize), 20),
             network_and_body_ms=device_ms(step, lambda: infer._run(*inputs), 20),
-            download_ms=device_ms(step, lambda: infer._to_host(outputs), 20),
-            download_without_vertices_ms=device_ms(step, lambda: infer._to_host(outputs, vertices=False), 20),
+            download_ms=device_ms(step, lambda: infer.copy_to_host(outputs), 20),
+            download_without_vertices_ms=device_ms(step, lambda: infer.copy_to_host(outputs, vertices=False), 20),
             download_mib={name: 4 * int(np.prod(shape)) / 2**20 for name, shape in shapes.items()},
         )  # fmt: skip
     begin = time.perf_counter()
@@ -315,7 +315,7 @@ def _pass_sizes(step: Step, estimator: Estimator) -> None:
         again = [estimator.step(image, stamp=1000.0 + 5 * turn + index) for index, image in enumerate(images)]
         memory.append(_memory(step))
         apart = max(_apart(one, other) for one, other in zip(first, again, strict=True))
-        kept = len(estimator._infer._graphs)
+        kept = len(estimator.inference._graphs)
         growth = {name: memory[-1][name] - memory[0][name] for name in memory[0]}
     step.write(sizes=len(images), graphs=kept, greatest_difference=apart, growth_mib=growth, memory_mib=memory[-1],
                ok=apart <= 1e-5 and kept <= MAX_GRAPHS and max(growth.values()) < 50)  # fmt: skip

@@ -88,8 +88,8 @@ def test_a_located_point_comes_back_in_source_pixels(estimator: Estimator, width
     image = make_image(width, height)
     resize = ResizePad.fit(width, height, SMALL.image_size)
     with torch.inference_mode():
-        pixels = estimator._infer.prepare(image, resize)
-        prediction = estimator._infer.network(pixels, torch.eye(3)[None], torch.tensor([False]), 6)
+        pixels = estimator.inference.prepare(image, resize)
+        prediction = estimator.inference.network(pixels, torch.eye(3)[None], torch.tensor([False]), 6)
     best = prediction.query_score[0].argsort(descending=True)[:6]
     expected = resize.points_to_source(prediction.query_location[0, best].numpy())
     people = estimator.step(image)
@@ -108,7 +108,7 @@ def test_the_predicted_field_of_view_stays_available(estimator: Estimator) -> No
 
 def test_padding_is_black_and_centred(estimator: Estimator) -> None:
     resize = ResizePad.fit(192, 100, SMALL.image_size)
-    pixels = estimator._infer.prepare(np.full((100, 192, 3), 200, np.uint8), resize)[0]
+    pixels = estimator.inference.prepare(np.full((100, 192, 3), 200, np.uint8), resize)[0]
     assert pixels.shape == (3, 112, 192)
     assert torch.all(pixels[:, 6:106] == 200)
     assert torch.all(pixels[:, :6] == 0)
@@ -121,7 +121,7 @@ def test_resizing_matches_pillow(estimator: Estimator) -> None:
 
     image = np.array(Image.fromarray(make_image(20, 15)).resize((640, 480), Image.Resampling.BICUBIC))
     resize = ResizePad.fit(640, 480, SMALL.image_size)
-    ours = estimator._infer.prepare(image, resize)[0].permute(1, 2, 0).numpy()
+    ours = estimator.inference.prepare(image, resize)[0].permute(1, 2, 0).numpy()
     theirs = np.array(Image.fromarray(image).resize((192, 144), Image.Resampling.BICUBIC))
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
@@ -136,8 +136,8 @@ def test_a_fixed_input_size_serves_every_picture() -> None:
 
 def test_a_smaller_input_keeps_the_shape_of_each_image() -> None:
     small = Estimator(small_network(), dataclasses.replace(EVERYBODY, input_size=96), Runtime("cpu", "fp32"))
-    assert small._make_resize(640, 480).resized_width == 96
-    assert small._make_resize(480, 640).resized_height == 96
+    assert small.make_resize(640, 480).resized_width == 96
+    assert small.make_resize(480, 640).resized_height == 96
     people = small.step(make_image(640, 480))
     assert people.image_size == (480, 640)
     np.testing.assert_allclose(project(people.joints.astype(float), people.k), people.joints_2d, atol=0.01)
@@ -157,11 +157,11 @@ def test_people_come_in_descending_score_above_the_threshold(estimator: Estimato
 def test_bodies_below_the_threshold_are_not_computed_on_a_cpu(estimator: Estimator) -> None:
     image = make_image(320, 240)
     resize = ResizePad.fit(320, 240, SMALL.image_size)
-    every = estimator._infer(image, resize, None)
+    every = estimator.inference(image, resize, None)
     every = every.select(np.arange(len(every.score)))  # a copy
     for present, computed in ((3, 3), (0, 1)):
         threshold = float(every.score[present])
-        some = estimator._infer(image, resize, None, threshold)
+        some = estimator.inference(image, resize, None, threshold)
         assert len(some.score) == len(some.vertices) == computed
         np.testing.assert_array_equal(some.score > threshold, np.arange(computed) < present)
         for name in ("score", "shape", "rotations", "joints", "vertices", "stature", "track_feature"):
@@ -221,7 +221,7 @@ def test_people_with_a_track_are_kept_at_half_the_score_threshold() -> None:
 def test_a_person_with_nan_does_not_cost_the_others(name: str, caplog: pytest.LogCaptureFixture) -> None:
     config = dataclasses.replace(EVERYBODY, nms_distance_m=1e-6)
     estimator = Estimator(small_network(), config, Runtime("cpu", "fp32"))
-    expected, infer = estimator.step(make_image(320, 240)), estimator._infer
+    expected, infer = estimator.step(make_image(320, 240)), estimator.inference
 
     def infer_with_nan(*arguments: Any, **options: Any) -> InferenceResult:
         found = infer(*arguments, **options)
@@ -229,7 +229,7 @@ def test_a_person_with_nan_does_not_cost_the_others(name: str, caplog: pytest.Lo
         values[0] = np.nan
         return dataclasses.replace(found, **{name: values})
 
-    estimator._infer = infer_with_nan  # type: ignore[assignment]
+    estimator.inference = infer_with_nan  # type: ignore[assignment]
     people = estimator.step(make_image(320, 240))
     np.testing.assert_array_equal(people.pelvis, expected.pelvis[1:])
     assert "1 of 6 people were dropped" in caplog.text
@@ -326,7 +326,7 @@ def test_the_given_network_stays_as_it_is() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     low = Estimator(network, EVERYBODY, Runtime("cpu", "bf16"))
     exact = Estimator(network, EVERYBODY, Runtime("cpu", "fp32"))
-    assert low._infer.network.precision is torch.bfloat16
+    assert low.inference.network.precision is torch.bfloat16
     assert network.training
     assert all(value.requires_grad for value in network.parameters())
     for name, value in network.state_dict().items():
@@ -406,7 +406,7 @@ def test_a_graph_is_captured_alone_and_in_its_thread_only(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "graph", Capture)
     estimators = [Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2)]
     for each in estimators:
-        each._infer.runtime = dataclasses.replace(each.runtime, mode="graph")
+        each.inference.runtime = dataclasses.replace(each.runtime, mode="graph")
     threads = [threading.Thread(target=each.step, args=(make_image(64, 48),)) for each in estimators]
     for thread in threads:
         thread.start()
@@ -419,7 +419,7 @@ def test_a_graph_is_captured_alone_and_in_its_thread_only(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_low_precision_keeps_geometry_in_float32(precision: Any) -> None:
     low = Estimator(small_network(), EVERYBODY, Runtime("cpu", precision))
-    network = low._infer.network
+    network = low.inference.network
     assert network.backbone.blocks[0].mlp[0].weight.dtype == torch.bfloat16
     assert network.backbone.norm.weight.dtype == torch.float32
     assert network.detection.score[0].weight.dtype == torch.float32

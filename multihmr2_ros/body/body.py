@@ -133,7 +133,7 @@ class Body(nn.Module):
         rotations  (n, 163, 3, 3) of each bone relative to its parent, in the bone's rest frame; row 0: of the root in
                    the outer frame
         """
-        rest = self.anny.get_rest_model(self._compute_blendshape_weights(shape))
+        rest = self.anny.get_rest_model(self.compute_blendshape_weights(shape))
         transforms, bone_poses = self._pose_bones_from_rest(rotations, rest["rest_bone_poses"])
         vertices = self._skin_vertices(rest["rest_vertices"], transforms)
         return PosedBody(vertices, bone_poses, self._compute_stature(rest["rest_vertices"]))
@@ -177,7 +177,7 @@ class Body(nn.Module):
         from anny.skinning import skinning
         from anny.utils import kinematics
 
-        weights = self._compute_blendshape_weights(shape)
+        weights = self.compute_blendshape_weights(shape)
         heads, tails = (
             skinning.apply_linear_blendshape(template, blendshapes, weights)
             for template, blendshapes in (
@@ -196,13 +196,13 @@ class Body(nn.Module):
 
     def compute_stature(self, shape: Tensor) -> Tensor:
         """Return the standing height (n,) m of bodies of shape (n, 6): the extent of the rest pose along z."""
-        return self._compute_stature(self.anny.get_rest_vertices(self._compute_blendshape_weights(shape)))
+        return self._compute_stature(self.anny.get_rest_vertices(self.compute_blendshape_weights(shape)))
 
     def _compute_stature(self, rest_vertices: Tensor) -> Tensor:
         height = rest_vertices[:, self.surface_vertices, 2]
         return height.amax(dim=1) - height.amin(dim=1)
 
-    def _compute_blendshape_weights(self, shape: Tensor) -> Tensor:
+    def compute_blendshape_weights(self, shape: Tensor) -> Tensor:
         """Compute Anny's phenotype weights (n, blend shapes) with gathers and hat functions only.
 
         Anny interpolates each phenotype between equally spaced anchors, so the coefficient of anchor a is
@@ -226,12 +226,16 @@ class Body(nn.Module):
             raise ValueError(
                 f"COCO keypoints need the 19158 vertices of mesh 'full', got {vertices.shape[-2]} of '{self.mesh}'"
             )
+        return np.einsum("kv,...vd->...kd", self.get_coco_keypoint_weights(), vertices)
+
+    def get_coco_keypoint_weights(self) -> NDArray[np.float32]:
+        """Return the weights (17, 19158) of Anny's regressor of COCO keypoints, for the vertices of the full mesh."""
         if self._keypoint_weights is None:
             from anny.keypoints import KeypointsRegressor
 
             regressor = KeypointsRegressor.coco(self.anny, labels=list(COCO_KEYPOINTS))
             self._keypoint_weights = regressor.regression_weights.cpu().numpy()
-        return np.einsum("kv,...vd->...kd", self._keypoint_weights, vertices)
+        return self._keypoint_weights
 
 
 def rotations_from_vectors(vectors: Tensor) -> Tensor:

@@ -226,7 +226,7 @@ def _find_turning_ancestor(labels: list[str], parents: tuple[int, ...], label: s
 def _make_tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return for each corner bone heads (C, 20 · 3) and keypoint offsets (C, 18 · 16 · 3); bone weights (18, 16)."""
     model, labels = body.anny, list(body.bone_labels)
-    mixture = body._compute_blendshape_weights(corners)
+    mixture = body.compute_blendshape_weights(corners)
     regressor = torch.from_numpy(_read_keypoint_weights(body))
     owner = torch.tensor(
         [
@@ -257,9 +257,7 @@ def _make_tables(body: Body, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _read_keypoint_weights(body: Body) -> NDArray[np.float32]:
     """Return vertex weights (18, V) of COCO's 17 keypoints and the center vertex."""
-    body.regress_coco_keypoints(np.zeros((1, body.vertex_count, 3), np.float32))
-    weights = body._keypoint_weights
-    assert weights is not None
+    weights = body.get_coco_keypoint_weights()
     assert len(weights) == len(COCO_KEYPOINTS)
     center = np.zeros((1, body.vertex_count), np.float32)
     center[0, body.center_vertex] = 1.0

@@ -264,13 +264,13 @@ class Inference:
         self, images: Sequence[UploadedImage], min_score: float = 0.0, *, vertices: bool = True
     ) -> list[InferenceResult]:
         """Run the network on images of one size as one batch. Arguments and results as in `__call__`."""
-        with torch.inference_mode(), self._on_device(), self._in_full_precision():
+        with torch.inference_mode(), self._on_device(), self.use_full_precision():
             if self.device.type == "cuda":
                 _wait_for_uploads(images)
             inputs: tuple[Any, ...] = _stack(images)
             if self.device.type == "cpu" and self.runtime.mode == "eager":
                 inputs += (min_score,)
-            outputs = self._to_host(self._run(*inputs), vertices=vertices)
+            outputs = self.copy_to_host(self._run(*inputs), vertices=vertices)
         return [InferenceResult(**{name: value[row] for name, value in outputs.items()}) for row in range(len(images))]
 
     def reconfigure(self, body: Body, max_people: int) -> None:
@@ -315,7 +315,7 @@ class Inference:
         with torch.cuda.device(self.device):
             yield
 
-    def _in_full_precision(self) -> contextlib.AbstractContextManager[None]:
+    def use_full_precision(self) -> contextlib.AbstractContextManager[None]:
         """With fp32 on a GPU, switch TF32 off: by default, cuDNN may round inputs of convolutions to it (10 bits)."""
         is_exact = self.device.type == "cuda" and self.runtime.precision == "fp32"
         return TF32.disable() if is_exact else contextlib.nullcontext()
@@ -336,16 +336,17 @@ class Inference:
             "stature": placed.stature,
         }
 
-    def _predict(self, *inputs: Any) -> Outputs | PackedOutputs:
+    def predict(self, *inputs: Any) -> Outputs | PackedOutputs:
+        """Run network and body on the inputs of a batch, without a CUDA graph; on a GPU, the outputs are packed."""
         outputs = self._forward(*inputs)
         return outputs if self.device.type == "cpu" else PackedOutputs.pack(outputs)
 
     def _run(self, *inputs: Any) -> Outputs | PackedOutputs:
         if "graph" not in self.runtime.mode:
-            return self._predict(*inputs)
+            return self.predict(*inputs)
         size = tuple(inputs[0].shape)
         if size not in self._graphs and not self._capture(inputs):
-            return self._predict(*inputs)
+            return self.predict(*inputs)
         self._graphs.move_to_end(size)
         return self._graphs[size](inputs)
 
@@ -357,7 +358,7 @@ class Inference:
             del self._graphs[same_batch[0]]
         try:
             with CAPTURE_LOCK:
-                self._graphs[size] = CudaGraph(self._predict, inputs)
+                self._graphs[size] = CudaGraph(self.predict, inputs)
         except CaptureError as error:
             mode: Mode = "compiled" if self.runtime.mode.startswith("compiled") else "eager"
             logger.warning("the CUDA graph cannot be captured (%s); the network runs in mode %s", error, mode)
@@ -366,7 +367,9 @@ class Inference:
             return False
         return True
 
-    def _to_host(self, outputs: Outputs | PackedOutputs, *, vertices: bool = True) -> dict[str, NDArray[np.float32]]:
+    def copy_to_host(
+        self, outputs: Outputs | PackedOutputs, *, vertices: bool = True
+    ) -> dict[str, NDArray[np.float32]]:
         """Return the outputs as arrays (B, …); without vertices, these are empty."""
         on_host = self._download(outputs, vertices=vertices) if isinstance(outputs, PackedOutputs) else outputs
         arrays = {name: value.numpy() for name, value in on_host.items()}

@@ -70,8 +70,8 @@ class StandInCuda:
 
     def use(self, estimator: Estimator, mode: Mode = "graph") -> Estimator:
         """Return the same estimator, created for the CPU, configured as if it were on a GPU."""
-        assert isinstance(estimator._infer, Inference)
-        self.use_inference(estimator._infer, mode)
+        assert isinstance(estimator.inference, Inference)
+        self.use_inference(estimator.inference, mode)
         return estimator
 
     def use_inference(self, infer: Inference, mode: Mode = "graph") -> None:

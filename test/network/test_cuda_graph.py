@@ -72,14 +72,14 @@ def estimator(cuda: StandInCuda) -> Estimator:
 
 def fail_in_captures(cuda: StandInCuda, estimator: Estimator, error: Exception) -> None:
     """Make the network raise an error while it is captured, and only then."""
-    forward = estimator._infer._forward
+    forward = estimator.inference._forward
 
     def failing(*inputs: torch.Tensor) -> Any:
         if cuda.captures_here:
             raise error
         return forward(*inputs)
 
-    estimator._infer._forward = failing
+    estimator.inference._forward = failing
 
 
 def test_the_order_of_a_captured_frame(cuda: StandInCuda, estimator: Estimator) -> None:
@@ -104,7 +104,7 @@ def test_a_replay_reads_what_is_new(cuda: StandInCuda, estimator: Estimator) -> 
 
 def test_an_image_waits_for_the_copy_before_the_previous_one(cuda: StandInCuda, estimator: Estimator) -> None:
     """Two pinned buffers take turns; the memory of a copy is not overwritten before the copy has ended."""
-    infer, resize = estimator._infer, estimator._make_resize(64, 48)
+    infer, resize = estimator.inference, estimator.make_resize(64, 48)
     with cuda.memory():
         prepared = [infer.prepare(make_image(seed), resize) for seed in (0, 1, 2)]
     upload = "upload on main"
@@ -113,7 +113,7 @@ def test_an_image_waits_for_the_copy_before_the_previous_one(cuda: StandInCuda, 
 
 
 def test_the_next_image_is_uploaded_while_the_network_runs(cuda: StandInCuda, estimator: Estimator) -> None:
-    infer, resize = estimator._infer, estimator._make_resize(64, 48)
+    infer, resize = estimator.inference, estimator.make_resize(64, 48)
     with cuda.memory():
         estimator.step(make_image(0))
         uploaded = infer.upload(make_image(1), resize, None)
@@ -147,7 +147,7 @@ def test_a_gpu_leaves_the_threads_of_the_cpu_alone(
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
-    estimator._infer.runtime = dataclasses.replace(estimator.runtime, threads=torch.get_num_threads() + 1)
+    estimator.inference.runtime = dataclasses.replace(estimator.runtime, threads=torch.get_num_threads() + 1)
     with cuda.memory():
         estimator.step(make_image(0))
     assert calls == []
@@ -180,7 +180,7 @@ def test_a_compiled_graph_that_cannot_be_captured_stays_compiled(cuda: StandInCu
 
 def test_other_errors_than_a_captures_are_raised(cuda: StandInCuda, estimator: Estimator) -> None:
     """Errors of the network itself and of memory: the node creates the estimator again for less (docs/node.md)."""
-    whole = estimator._infer._forward
+    whole = estimator.inference._forward
     memory = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.20 GiB")
     fail_in_captures(cuda, estimator, memory)
     with cuda.memory():
@@ -188,10 +188,10 @@ def test_other_errors_than_a_captures_are_raised(cuda: StandInCuda, estimator: E
         with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
             estimator.step(make_image(0))
         assert torch.cuda.current_stream() is main
-        estimator._infer._forward = lambda *_: 1 / 0
+        estimator.inference._forward = lambda *_: 1 / 0
         with pytest.raises(ZeroDivisionError):
             estimator.step(make_image(0))
-        estimator._infer._forward = whole
+        estimator.inference._forward = whole
         assert estimator.runtime.mode == "graph"
         assert_same(estimator.step(make_image(0)), eager(make_image(0)))
 
@@ -211,8 +211,8 @@ def test_the_fifth_size_takes_the_place_of_the_oldest(cuda: StandInCuda, estimat
     with cuda.memory():
         for width, height in sizes:
             estimator.step(make_image(0, width, height))
-        assert len(estimator._infer._graphs) == MAX_GRAPHS == len(sizes) - 1
-        assert len(estimator._infer._upload._thread_local.buffers) == MAX_UPLOADS
+        assert len(estimator.inference._graphs) == MAX_GRAPHS == len(sizes) - 1
+        assert len(estimator.inference._upload._thread_local.buffers) == MAX_UPLOADS
         cuda.take_notes()
         for width, height in sizes[1:]:
             assert_same(estimator.step(make_image(1, width, height)), eager(make_image(1, width, height)))

@@ -154,7 +154,7 @@ def test_each_camera_has_its_own_tracks_and_settings() -> None:
     assert len(shared._inferences) == 2
     third.reconfigure(CONFIG)
     first.reconfigure(fewer)
-    assert third._infer.inference is second._infer.inference
+    assert third.inference.inference is second.inference.inference
 
 
 def test_a_failing_image_does_not_stop_the_other_cameras(caplog: pytest.LogCaptureFixture) -> None:

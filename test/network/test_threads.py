@@ -122,13 +122,13 @@ def test_a_step_runs_on_the_threads_of_the_runtime(monkeypatch: pytest.MonkeyPat
     """In any thread, including the node's; afterwards the caller's own number is restored."""
     estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32", threads=chosen))
     seen: list[int] = []
-    people = estimator._infer._predict_people
+    people = estimator.inference._predict_people
 
     def counted(*inputs: Any) -> Any:
         seen.append(torch.get_num_threads())
         return people(*inputs)
 
-    monkeypatch.setattr(estimator._infer, "_forward", counted)
+    monkeypatch.setattr(estimator.inference, "_forward", counted)
     before = torch.get_num_threads()
     image = np.zeros((48, 64, 3), np.uint8)
     estimator.step(image)

@@ -74,8 +74,8 @@ def test_two_cameras_of_one_process(small_checkpoint: Path, start: Callable[...,
 def load(factory: SharedEstimatorFactory, parameters: NodeParameters) -> CameraInference:
     estimator = factory(parameters)
     assert isinstance(estimator, Estimator)
-    assert isinstance(estimator._infer, CameraInference)
-    return estimator._infer
+    assert isinstance(estimator.inference, CameraInference)
+    return estimator.inference
 
 
 def test_nodes_with_the_same_settings_share_the_network(small_checkpoint: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_real_estimators_tracks_outlive_it(small_checkpoint: Path) -> None:
     def fail(*_: Any) -> Any:
         raise ILLEGAL
 
-    made[0]._infer._run = fail
+    made[0].inference._run = fail
     with pytest.raises(UserError, match="device failed"):
         step(estimator, 2)
     assert step(estimator, 3) == before, "the same people, with the same ids"
@@ -124,7 +124,7 @@ def test_the_real_estimator_is_made_again_for_less_until_memory_suffices(
         made = load_estimator(parameters)
         asked.append((parameters.device, made.config.max_people))
         if parameters.device != "cpu":
-            monkeypatch.setattr(made._infer, "_run", fail)
+            monkeypatch.setattr(made.inference, "_run", fail)
         return made
 
     def fail(*_: Any) -> Any:
@@ -310,7 +310,7 @@ def test_what_failed_leaves_no_memory_behind(wire: Callable[..., Wire], small_ch
     def give_up(_: NodeParameters) -> Any:
         raise UserError("no such device")
 
-    body, estimator._make, estimator._estimator._infer._run = weakref.ref(estimator.body), give_up, fail
+    body, estimator._make, estimator._estimator.inference._run = weakref.ref(estimator.body), give_up, fail
     here.send_until(lambda: "device failed" in message_of(diagnostics))
     here.until(lambda: here.node.counters.in_work == 0)
     gc.collect()

@@ -203,7 +203,7 @@ def compute_body_regions(body: Body) -> BodyRegions:
     """Compute the regions of the full mesh from its bone weights and the rest positions of an average adult."""
     anny = body.anny
     with torch.no_grad():
-        weights = body._compute_blendshape_weights(torch.tensor([AVERAGE_SHAPE], device=body.identity.device))
+        weights = body.compute_blendshape_weights(torch.tensor([AVERAGE_SHAPE], device=body.identity.device))
         rest_model = anny.get_rest_model(weights)
         rest = rest_model["rest_vertices"][0].cpu().numpy()
         bones = rest_model["rest_bone_poses"][0, :, :3, 3].cpu().numpy()
