@@ -186,16 +186,16 @@ def human_array_message(content: HumanArrayContent, make: Make, sequence: Sequen
         inference_time=float(content.inference_time),
         total_latency=float(content.total_latency),
         dropped_frames=int(content.dropped_frames),
-        humans=[_human(content, row, make, sequence) for row in range(len(content.score))],
+        humans=[_human_message(content, row, make, sequence) for row in range(len(content.score))],
     )
 
 
-def _human(content: HumanArrayContent, row: int, make: Make, sequence: Sequence) -> Any:
+def _human_message(content: HumanArrayContent, row: int, make: Make, sequence: Sequence) -> Any:
     x_offset, y_offset, height, width = map(int, content.box[row])
     pose = make(
         "geometry_msgs/msg/Pose",
-        position=make("geometry_msgs/msg/Point", **_named("xyz", content.pelvis[row])),
-        orientation=make("geometry_msgs/msg/Quaternion", **_named("xyzw", content.pelvis_orientation[row])),
+        position=make("geometry_msgs/msg/Point", **_name_values("xyz", content.pelvis[row])),
+        orientation=make("geometry_msgs/msg/Quaternion", **_name_values("xyzw", content.pelvis_orientation[row])),
     )
     covariance = _float64_to_ros(content.pelvis_covariance[row])
     return make(
@@ -206,23 +206,23 @@ def _human(content: HumanArrayContent, row: int, make: Make, sequence: Sequence)
         age=float(content.age[row]),
         score=float(content.score[row]),
         pelvis=make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=covariance),
-        velocity=make("geometry_msgs/msg/Vector3", **_named("xyz", content.velocity[row])),
+        velocity=make("geometry_msgs/msg/Vector3", **_name_values("xyz", content.velocity[row])),
         velocity_covariance=_float64_to_ros(content.velocity_covariance[row]),
         velocity_frame=content.velocity_frame,
         stature=float(content.stature[row]),
-        phenotype=_float32(content.phenotype[row]),
+        phenotype=_float32_to_ros(content.phenotype[row]),
         box=make(
             "sensor_msgs/msg/RegionOfInterest",
             x_offset=x_offset, y_offset=y_offset, height=height, width=width, do_rectify=False,
         ),
-        joints=sequence(_float32(content.joints[row])),
-        joints_2d=sequence(_float32(content.joints_2d[row])),
-        joint_rotations=sequence(_float32(content.joint_rotations[row])),
-        vertices=sequence(_float32(content.vertices[row])),
+        joints=sequence(_float32_to_ros(content.joints[row])),
+        joints_2d=sequence(_float32_to_ros(content.joints_2d[row])),
+        joint_rotations=sequence(_float32_to_ros(content.joint_rotations[row])),
+        vertices=sequence(_float32_to_ros(content.vertices[row])),
     )  # fmt: skip
 
 
-def _named(names: str, values: Array) -> dict[str, float]:
+def _name_values(names: str, values: Array) -> dict[str, float]:
     return dict(zip(names, np.asarray(values, np.float64).tolist(), strict=True))
 
 
@@ -230,5 +230,5 @@ def _float64_to_ros(values: Array) -> Array:
     return np.asarray(values, np.float64).ravel()
 
 
-def _float32(values: Array) -> Array:
+def _float32_to_ros(values: Array) -> Array:
     return np.asarray(values, np.float32).ravel()

@@ -52,7 +52,7 @@ from multihmr2_ros.people import People
 from multihmr2_ros.progress import make_progress_bar
 from multihmr2_ros.ros import node
 
-from .content_publisher import ContentPublisher, can_read_our_bytes, marker_array_to_ros
+from .content_publisher import ContentPublisher, can_deserialize_cdr, marker_array_to_ros
 from .conversions import human_array_to_ros, image_to_ros, people_to_markers
 from .domain import isolate
 from .parameters import NodeParameters
@@ -122,7 +122,7 @@ def _measure_messages(peer: Any, repeats: int) -> list[Row]:
     full_people, low_people = make_standing_people(full, PEOPLE), make_standing_people(low, PEOPLE)
     marker_publisher = peer.create_publisher(MarkerArray, "markers", RELIABLE)
     human_publisher = peer.create_publisher(HumanArray, "humans", RELIABLE)
-    as_bytes = can_read_our_bytes()
+    as_bytes = can_deserialize_cdr()
     to_cdr, to_ros = cdr.marker_array_to_cdr, marker_array_to_ros
     markers = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=as_bytes)
     objects = ContentPublisher(marker_publisher, to_cdr, to_ros, sends_bytes=False)

@@ -69,7 +69,7 @@ class ContentPublisher(Generic[Content]):
 
     to_cdr       serializes the content
     to_ros       converts the content to the same message as an object
-    sends_bytes  whether this ROS can read the bytes of `cdr`
+    sends_bytes  whether this ROS can deserialize the bytes of `messages/cdr.py`
     """
 
     def __init__(
@@ -120,8 +120,8 @@ def load_rcl_publish(publisher: Any) -> Callable[..., int] | None:
     return function
 
 
-def can_read_our_bytes() -> bool:
-    """Return whether this ROS can read the messages that `cdr` serializes.
+def can_deserialize_cdr() -> bool:
+    """Return whether this ROS can deserialize the messages of `messages/cdr.py`.
 
     ROS distributions differ in the definition of Marker, and a middleware may use another format than CDR. If False,
     publish message objects.
@@ -183,7 +183,7 @@ def _marker_to_ros(marker: MarkerContent) -> Marker:
         id=marker.id,
         type=int(marker.type),
         action=int(marker.action),
-        pose=Pose(position=_point(marker.position)),
+        pose=Pose(position=_point_to_ros(marker.position)),
         scale=_vector_to_ros(marker.scale),
         color=ColorRGBA(r=red, g=green, b=blue, a=alpha),
         lifetime=Duration(sec=sec, nanosec=nanosec),
@@ -192,7 +192,7 @@ def _marker_to_ros(marker: MarkerContent) -> Marker:
     )
 
 
-def _point(values: Any) -> Point:
+def _point_to_ros(values: Any) -> Point:
     x, y, z = (float(value) for value in values)
     return Point(x=x, y=y, z=z)
 

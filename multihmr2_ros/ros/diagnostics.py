@@ -67,7 +67,7 @@ class ImageCounters:
         """Seconds since the last image, or since the activation."""
         return time.monotonic() - (self.began_s if self.last_image_s is None else self.last_image_s)
 
-    def values(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, int]:
         return {
             "received": self.received,
             "processed": self.processed,

@@ -39,9 +39,9 @@ from .transforms import TransformListener
 
 SUFFIX = "/compressed"  # of topics of compressed images
 UPDATE_PERIOD_S = 0.5
-APPEARED_S = 5.0  # time limit for the first image of a new publisher
-# Parameters whose change requires other subscriptions.
-SUBSCRIBING = ("image_transport", "use_depth", "fixed_frame", "ground_frame", "target_frame")
+FIRST_IMAGE_TIMEOUT_S = 5.0  # time limit for the first image of a new publisher
+# Parameters whose change requires new subscriptions.
+SUBSCRIPTION_PARAMETERS = ("image_transport", "use_depth", "fixed_frame", "ground_frame", "target_frame")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def list_image_topics(node: Any) -> list[ImageTopic]:
 class Inputs:
     """The subscriptions of one active node.
 
-    parameters    those in `SUBSCRIBING` select the subscriptions
+    parameters    those in `SUBSCRIPTION_PARAMETERS` select the subscriptions
     report        called with the cause and the text of a problem
     camera_info   the newest CameraInfo, serialized; None: none yet. Copied from the previous inputs, because some
                   drivers publish it only once
@@ -111,13 +111,13 @@ class Inputs:
         self,
         node: Any,
         parameters: NodeParameters,
-        now_s: Callable[[], float],
+        get_time_s: Callable[[], float],
         on_image: Callable[[ReceivedImage], None],
         report: Callable[[str, str], None],
         camera_info: bytes | None = None,
     ) -> None:
         self._node = node
-        self._now_s = now_s
+        self._get_time_s = get_time_s
         self._on_image = on_image
         self.camera_info = camera_info
         self._report = report
@@ -180,7 +180,7 @@ class Inputs:
         present_s = time.monotonic() - min(self._appeared_s.values(), default=-math.inf)
         # Whether an image has arrived since the publishers appeared, which is detected with a delay.
         has_come = silent_s is not None and silent_s < present_s + 2 * UPDATE_PERIOD_S
-        if STALLED in reason and present_s < APPEARED_S and not has_come:
+        if STALLED in reason and present_s < FIRST_IMAGE_TIMEOUT_S and not has_come:
             names = list_publishers(self._node, self.image_topic)
             return f"waiting for an image on {self.image_topic}: {names} appeared {present_s:.0f} s ago", True
         return reason, False
@@ -226,7 +226,9 @@ class Inputs:
         return f"; images are published on {', '.join(topics[:3])}: remap image to the right topic (image:={topics[0]})"
 
     def _receive_image(self, source: ImageTopic, message: bytes) -> None:
-        self._on_image(ReceivedImage(message, self.camera_info, source.is_compressed, self._now_s(), time.monotonic()))
+        self._on_image(
+            ReceivedImage(message, self.camera_info, source.is_compressed, self._get_time_s(), time.monotonic())
+        )
 
     def _receive_camera_info(self, message: bytes) -> None:
         self.camera_info = message

@@ -49,7 +49,7 @@ from .command_line import find_unused_remaps, start_rclpy
 from .diagnostics import SILENT_S, HealthMonitor, ImageCounters
 from .frames import DecodedImage, FrameMaker, decode_camera_image
 from .graph import describe_publishers, find_refused_subscribers
-from .inputs import APPEARED_S, SUBSCRIBING, UPDATE_PERIOD_S, Inputs, ReceivedImage
+from .inputs import FIRST_IMAGE_TIMEOUT_S, SUBSCRIPTION_PARAMETERS, UPDATE_PERIOD_S, Inputs, ReceivedImage
 from .managed_node import ManagedNode
 from .outputs import Outputs
 from .parameters import apply_changes, declare, find_unknown_parameters
@@ -63,7 +63,7 @@ NEW_PROCESS_STATUS = 3  # exit status that makes the launch file start a new pro
 
 @dataclass(frozen=True)
 class ImageTask:
-    """An image for the worker. traffic: counters of its activation; it is not published in a later activation."""
+    """An image for the worker. counters: of its activation; the image is not published in a later activation."""
 
     received: ReceivedImage
     counters: ImageCounters
@@ -73,7 +73,7 @@ class PerceptionNode(ManagedNode):
     """The node. Several nodes in one process need different namespaces and body_prefix parameters.
 
     estimator_factory  creates the estimator when the node is configured
-    traffic            image counters of the current or last activation
+    counters           of images, of the current or last activation
     """
 
     def __init__(self, estimator_factory: EstimatorFactory = load_estimator, **options: Any) -> None:
@@ -91,7 +91,7 @@ class PerceptionNode(ManagedNode):
         self.counters = ImageCounters()
         self._state = "unconfigured"
         self._is_enabled = True
-        self._reset_wanted = False
+        self._is_reset_requested = False
         self._publishing = threading.Lock()  # so that the image being processed is not published after deactivation
         self._last_header = HeaderContent()
         self._last_time_s = 0.0
@@ -113,7 +113,7 @@ class PerceptionNode(ManagedNode):
         return self._inputs is not None
 
     @property
-    def why_new_process(self) -> str:
+    def new_process_reason(self) -> str:
         """Reason why a new process is needed; "" if it is not."""
         estimator = self._estimator
         return estimator.explain_new_process(self.parameters.watchdog_s) if estimator is not None else ""
@@ -161,7 +161,7 @@ class PerceptionNode(ManagedNode):
         if self._inputs is not None:
             camera_info = self._inputs.camera_info
             self._inputs.destroy()
-        self._inputs = Inputs(self, self.parameters, self._now_s, self._on_image, self._report, camera_info)
+        self._inputs = Inputs(self, self.parameters, self._get_time_s, self._on_image, self._report, camera_info)
         self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")
 
     def _leave_active(self, *, publishes_empty: bool = True) -> None:
@@ -203,7 +203,9 @@ class PerceptionNode(ManagedNode):
             self.parameters = apply_changes(before, changes, is_configured=self._estimator is not None)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if self.is_active and any(getattr(self.parameters, name) != getattr(before, name) for name in SUBSCRIBING):
+        if self.is_active and any(
+            getattr(self.parameters, name) != getattr(before, name) for name in SUBSCRIPTION_PARAMETERS
+        ):
             self._subscribe()
         return SetParametersResult(successful=True)
 
@@ -216,7 +218,7 @@ class PerceptionNode(ManagedNode):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._reset_wanted = True  # the worker resets, because only it uses the estimator
+        self._is_reset_requested = True  # the worker resets, because only it uses the estimator
         response.success, response.message = True, "all tracks are reset before the next image"
         return response
 
@@ -228,7 +230,7 @@ class PerceptionNode(ManagedNode):
         state = self._state if self._is_enabled else "disabled"
         faults = [] if state == "active" else [f"the node is {state}"]
         facts = {"enabled": str(self._is_enabled).lower()} | {
-            name: str(count) for name, count in self.counters.values().items()
+            name: str(count) for name, count in self.counters.to_dict().items()
         }
         estimator, inputs, outputs = self._estimator, self._inputs, self._outputs
         if estimator is not None:
@@ -263,7 +265,7 @@ class PerceptionNode(ManagedNode):
 
     def _check_clock(self) -> list[str]:
         """Return and log a fault if the simulated clock stays at 0."""
-        if self.get_clock().now().nanoseconds or time.monotonic() - self.counters.began_s < APPEARED_S:
+        if self.get_clock().now().nanoseconds or time.monotonic() - self.counters.began_s < FIRST_IMAGE_TIMEOUT_S:
             return []
         fault = "use_sim_time is true, but /clock has no messages: time stays at 0; publish it, or unset use_sim_time"
         self._report("clock", fault, is_present=True)
@@ -319,7 +321,7 @@ class PerceptionNode(ManagedNode):
 
     def _is_too_old(self, header: HeaderContent) -> bool:
         """Return whether the image exceeds the maximum age; report it if the node has published no people for long."""
-        age_s, max_age_s = self._now_s() - header.stamp_s, self.parameters.max_age_s
+        age_s, max_age_s = self._get_time_s() - header.stamp_s, self.parameters.max_age_s
         is_too_old = bool(header.stamp_s) and 0 < max_age_s < age_s
         if is_too_old and self._health.is_silent:
             self._report(
@@ -346,7 +348,7 @@ class PerceptionNode(ManagedNode):
         time_s, camera_frame = image.time_s, normalize_frame_name(image.header.frame_id)
         if time_s < self._last_time_s:
             self._report("stamp", f"time jumped back by {self._last_time_s - time_s:.3f} s; tracks were reset")
-            self._reset_wanted = True
+            self._is_reset_requested = True
             if inputs.transforms is not None:
                 inputs.transforms.clear_after_jump(self._last_time_s)
         self._last_time_s = time_s
@@ -355,10 +357,10 @@ class PerceptionNode(ManagedNode):
             self._report(
                 "header", f"the frame of the images changed from {before!r} to {camera_frame!r}; tracks were reset"
             )
-            self._reset_wanted = True
+            self._is_reset_requested = True
         self._last_camera_frame = camera_frame
-        if self._reset_wanted:
-            self._reset_wanted = False
+        if self._is_reset_requested:
+            self._is_reset_requested = False
             estimator.reset()
 
     def _on_failure(
@@ -401,7 +403,7 @@ class PerceptionNode(ManagedNode):
         if self._health.note(cause, text, is_present=is_present):
             _log(self.get_logger(), "\n".join(line for line in (text, detail) if line), severity)
 
-    def _now_s(self) -> float:
+    def _get_time_s(self) -> float:
         return float(self.get_clock().now().nanoseconds * 1e-9)
 
 
@@ -463,7 +465,7 @@ def _spin(*nodes: PerceptionNode) -> str:
     executor = SingleThreadedExecutor()
     for node in nodes:
         executor.add_node(node)
-    while not (reason := next(filter(None, (node.why_new_process for node in nodes)), "")):
+    while not (reason := next(filter(None, (node.new_process_reason for node in nodes)), "")):
         executor.spin_once(timeout_sec=SPIN_PERIOD_S)
     return reason
 

@@ -41,7 +41,7 @@ from multihmr2_ros.messages.human_array import Timing, people_to_content
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import People
 
-from .content_publisher import ContentPublisher, can_read_our_bytes, marker_array_to_ros, point_cloud_to_ros
+from .content_publisher import ContentPublisher, can_deserialize_cdr, marker_array_to_ros, point_cloud_to_ros
 from .conversions import (
     NOBODY,
     body_model_to_ros,
@@ -67,7 +67,7 @@ class Outputs:
         self._body_prefix = parameters.body_prefix
         self._shown: set[tuple[str, int]] = set()
         self._described: Any = None
-        sends_bytes = can_read_our_bytes()
+        sends_bytes = can_deserialize_cdr()
         self._transforms = node.create_publisher(TFMessage, "/tf", TF)
         self._humans = node.create_publisher(HumanArray, "humans", RELIABLE)
         self._markers: ContentPublisher[Sequence[MarkerContent]] = ContentPublisher(

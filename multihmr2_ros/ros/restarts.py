@@ -44,7 +44,7 @@ EstimatorFactory = Callable[[NodeParameters], "Estimator"]
 MAX_FAULTS = 5  # each within HEALTHY_S of the previous one; one more requires a new process
 HEALTHY_S = 60.0
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0  # before the second of successive restarts, and maximum before any restart
-HANGS = 3.0  # times the watchdog's limit; longer steps require a new process
+HANG_FACTOR = 3.0  # multiple of the watchdog's limit; longer steps require a new process
 MAX_HALVINGS = 2
 # Texts of PyTorch's RuntimeError for faults that are reported by its libraries, not by the device.
 DEVICE_WORDS = re.compile(
@@ -100,7 +100,7 @@ class RestartingEstimator:
         self._make = make
         self._parameters = parameters
         self._halvings = 0
-        self._most_people = parameters.max_people
+        self._max_people = parameters.max_people
         self.reduced_to = ""
         self.restarts = 0
         self._faults = 0
@@ -166,7 +166,7 @@ class RestartingEstimator:
     def explain_new_process(self, watchdog_s: float) -> str:
         """Return why a new process is needed; "" if it is not. watchdog_s: time limit of a step in s; 0: no limit."""
         busy_s = self._get_busy_s()
-        if 0 < HANGS * watchdog_s < busy_s:
+        if 0 < HANG_FACTOR * watchdog_s < busy_s:
             return f"the estimator has not answered for {busy_s:.0f} s"
         if self._faults > MAX_FAULTS:
             return f"the estimator failed {self._faults} times in a row"
@@ -220,22 +220,22 @@ class RestartingEstimator:
         """Reduce the work: fewer people, then 16-bit precision, then the CPU. Return False if no step is left."""
         if self._parameters.device == "cpu":
             return False
-        if self._halvings < MAX_HALVINGS and self._most_people > 1:
+        if self._halvings < MAX_HALVINGS and self._max_people > 1:
             self._halvings += 1
-            self._most_people //= 2
+            self._max_people //= 2
         elif self._parameters.precision == "fp32":
             self._parameters = dataclasses.replace(self._parameters, precision="auto")
         else:
             self._parameters = dataclasses.replace(self._parameters, device="cpu", precision="auto")
-        self._parameters = dataclasses.replace(self._parameters, max_people=self._most_people)
+        self._parameters = dataclasses.replace(self._parameters, max_people=self._max_people)
         where = "on the CPU" if self._parameters.device == "cpu" else f"precision {self._parameters.precision}"
-        self.reduced_to = f"at most {self._most_people} people, {where}"
+        self.reduced_to = f"at most {self._max_people} people, {where}"
         return True
 
     def _limit_config(self, config: EstimatorConfig) -> EstimatorConfig:
         if not self.reduced_to:
-            self._most_people = config.max_people
-        return dataclasses.replace(config, max_people=min(config.max_people, self._most_people))
+            self._max_people = config.max_people
+        return dataclasses.replace(config, max_people=min(config.max_people, self._max_people))
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:

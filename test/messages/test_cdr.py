@@ -309,7 +309,7 @@ def test_track_id_minus_one_is_the_constant_of_the_message() -> None:
 
 
 def test_this_ros_reads_our_bytes() -> None:
-    assert content_publisher.can_read_our_bytes()
+    assert content_publisher.can_deserialize_cdr()
 
 
 @pytest.mark.parametrize(

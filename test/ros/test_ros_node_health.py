@@ -85,6 +85,6 @@ def test_endlessly_many_causes_are_forgotten() -> None:
 def test_every_image_is_accounted_for() -> None:
     traffic = ImageCounters(received=20, replaced=5, processed=8, outdated=2, unusable=3)
     assert (traffic.dropped, traffic.in_work) == (7, 2)
-    assert traffic.values() == {"received": 20, "processed": 8, "dropped": 7, "unusable": 3, "in work": 2}
+    assert traffic.to_dict() == {"received": 20, "processed": 8, "dropped": 7, "unusable": 3, "in work": 2}
     traffic = ImageCounters(received=20, replaced=5, processed=6, outdated=2, unplaced=2, unusable=3)
-    assert (traffic.dropped, traffic.in_work, traffic.values()["unplaced"]) == (7, 2, 2)
+    assert (traffic.dropped, traffic.in_work, traffic.to_dict()["unplaced"]) == (7, 2, 2)

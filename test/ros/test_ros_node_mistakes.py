@@ -175,7 +175,7 @@ def test_a_publisher_that_has_just_appeared_has_not_stalled(
     appeared_s = time.monotonic()
     here.until(lambda: "waiting for an image on /image: /peer appeared" in message_of(diagnostics))
     here.until(lambda: "the publisher has stalled" in message_of(diagnostics))
-    assert time.monotonic() - appeared_s > inputs.APPEARED_S - 0.5
+    assert time.monotonic() - appeared_s > inputs.FIRST_IMAGE_TIMEOUT_S - 0.5
     assert not any("waiting for an image" in line for line in log.warnings()), "no reason to warn"
     here.until(lambda: log.has("the publisher has stalled"))
 
@@ -224,7 +224,7 @@ def test_simulated_time_that_does_not_begin_is_said(
 ) -> None:
     from multihmr2_ros.ros import node
 
-    monkeypatch.setattr(node, "APPEARED_S", 0.3)
+    monkeypatch.setattr(node, "FIRST_IMAGE_TIMEOUT_S", 0.3)
     here = wire(diagnostics_period_s=0.1, use_sim_time=True)
     diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
     here.exchange(here.listen(HumanArray, "/humans"))

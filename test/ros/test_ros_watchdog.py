@@ -323,7 +323,7 @@ def test_the_reason_for_a_new_process_is_the_one_that_ended_the_node(
     wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = iter(["", "the estimator has not answered for 9 s"])  # and then it succeeds
-    monkeypatch.setattr(PerceptionNode, "why_new_process", property(lambda _: next(reasons, "")))
+    monkeypatch.setattr(PerceptionNode, "new_process_reason", property(lambda _: next(reasons, "")))
     assert _spin(wire().node) == "the estimator has not answered for 9 s"
 
 
