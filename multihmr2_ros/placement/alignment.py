@@ -91,15 +91,15 @@ class DepthLevels(NamedTuple):
     variance   of log_depth
     """
 
+    value: Array
+    log_depth: Array
+    variance: Array
+
     @classmethod
     def from_quartiles(cls, quartiles: Array, log_depth: Array, variance: Array) -> DepthLevels:
         """Take the medians of quartiles (n, 3) of the values; people with NaN are left out."""
         known = np.isfinite(quartiles[:, 1])
         return cls(quartiles[known, 1], log_depth[known], variance[known])
-
-    value: Array
-    log_depth: Array
-    variance: Array
 
 
 def fit_scale(
@@ -113,24 +113,23 @@ def fit_scale(
     ends = _choose_reference_values(levels.value, span)
     first, second = _make_grid(levels.log_depth, levels.variance)
     low, high = depth_to_value(np.exp(first), kind), depth_to_value(np.exp(second), kind)
-    ordered = high - low > 1e-6
-    slope = np.where(ordered, high - low, 1.0) / (ends[1] - ends[0])
-    at = low[..., None] + slope[..., None] * (levels.value - ends[0])  # (S, S, n)
-    depth = value_to_depth(at, kind)
-    off = np.log(depth) - levels.log_depth
-    steep = slope[..., None] * (depth if kind == "inverse" else 1.0 / depth)  # of log depth, by value
-    wide = levels.variance + config.map_bend_sigma**2
-    chance = (1 - config.map_person_share) / (span[1] - span[0])
-    density = config.map_person_share * np.exp(-0.5 * off**2 / wide) / np.sqrt(2 * np.pi * wide)
-    density = density * steep + chance
+    is_ordered = high - low > 1e-6
+    slope = np.where(is_ordered, high - low, 1.0) / (ends[1] - ends[0])
+    depth = value_to_depth(low[..., None] + slope[..., None] * (levels.value - ends[0]), kind)  # (S, S, n)
+    error = np.log(depth) - levels.log_depth
+    derivative = slope[..., None] * (depth if kind == "inverse" else 1.0 / depth)  # of log depth, by value
+    variance = levels.variance + config.map_bend_sigma**2
+    outlier_density = (1 - config.map_person_share) / (span[1] - span[0])
+    density = config.map_person_share * np.exp(-0.5 * error**2 / variance) / np.sqrt(2 * np.pi * variance)
+    density = density * derivative + outlier_density
     likelihood = np.log(density * (span[1] - span[0])).sum(axis=-1)
     prior = -0.5 * (((first - LOG_DEPTH) / LOG_DEPTH_SIGMA) ** 2 + ((second - LOG_DEPTH) / LOG_DEPTH_SIGMA) ** 2)
-    posterior = np.where(ordered, likelihood + prior + _penalize_far(low, slope, ends, span, kind), -np.inf)
+    posterior = np.where(is_ordered, likelihood + prior + _penalize_far(low, slope, ends, span, kind), -np.inf)
     best = np.unravel_index(posterior.argmax(), posterior.shape)
     scale = MapScale(ends, np.array([first[best], second[best]]), kind)
-    cell = (first[1, 0] - first[0, 0]) * (second[0, 1] - second[0, 0])
+    cell_area = (first[1, 0] - first[0, 0]) * (second[0, 1] - second[0, 0])
     norm = np.pi * LOG_DEPTH_SIGMA**2  # half of a Gaussian's: the two depths are ordered
-    evidence = np.log(np.exp(posterior - posterior[best]).sum() * cell / norm) + posterior[best]
+    evidence = np.log(np.exp(posterior - posterior[best]).sum() * cell_area / norm) + posterior[best]
     odds = np.log(config.map_share / (1 - config.map_share)) + evidence + outlined
     return ScaleFit(scale, float(1 / (1 + np.exp(-np.clip(odds, -500, 500)))))
 
@@ -149,8 +148,8 @@ def compute_outline_evidence(
     known = np.isfinite(beside) & np.isfinite(first)
     farther = (beside < first) if kind == "inverse" else (beside > first)
     count, total = (np.bincount(person[rows], minlength=len(quartiles)) for rows in (known & farther, known))
-    looked = total >= MIN_BESIDE
-    share = np.clip(count[looked] / total[looked], 0.05, 0.95)
+    is_enough = total >= MIN_BESIDE
+    share = np.clip(count[is_enough] / total[is_enough], 0.05, 0.95)
     return float(np.log(_compute_beta_density(share, *SHOWN) / _compute_beta_density(share, *OF_CHANCE)).sum())
 
 

@@ -88,23 +88,23 @@ class DepthLikelihood:
     def __init__(
         self,
         points: SurfacePoints,
-        sight: Visibility,
+        visibility: Visibility,
         pelvis_depth: Array,
         depth: NDArray[np.generic] | RelativeDepthMap,
         config: PlacementConfig,
     ) -> None:
         values: NDArray[np.floating]
         if isinstance(depth, RelativeDepthMap):
-            values = depth.values.reshape(-1)[sight.pixel]
+            values = depth.values.reshape(-1)[visibility.pixel]
         else:
-            values = depth_to_meters(depth.reshape(-1)[sight.pixel])
-        kept = np.flatnonzero(sight.inside & sight.before_self & np.isfinite(values))
+            values = depth_to_meters(depth.reshape(-1)[visibility.pixel])
+        kept = np.flatnonzero(visibility.inside & visibility.before_self & np.isfinite(values))
         self.n = len(pelvis_depth)
         self.values = values[kept]
         self.person = points.person[kept]
         self.offset = points.offset[2, kept]
-        self.others = sight.others_depth[kept]
-        self.shown = sight.before_others[kept]
+        self.others = visibility.others_depth[kept]
+        self.shown = visibility.before_others[kept]
         self.pelvis = pelvis_depth.astype(np.float32)
         self.config = config
         count = np.bincount(self.person, minlength=self.n)

@@ -88,14 +88,14 @@ def place_people(
     solver = PlacementSolver(
         people if is_whole else people.select(rows), surface, depth, ground, config or PlacementConfig()
     )
-    peaks = solver.solve()
-    distance = np.exp(peaks.x) * np.linalg.norm(people.pelvis[rows], axis=1)
-    covariance[np.ix_(rows, rows)] = peaks.covariance * np.outer(distance, distance)
-    cue[rows] = peaks.cue
+    maxima = solver.solve()
+    distance = np.exp(maxima.x) * np.linalg.norm(people.pelvis[rows], axis=1)
+    covariance[np.ix_(rows, rows)] = maxima.covariance * np.outer(distance, distance)
+    cue[rows] = maxima.cue
     along, scale = np.ones(n, np.float32), np.ones(n, np.float32)
-    along[rows], scale[rows] = np.exp(peaks.x), np.exp(peaks.y)
+    along[rows], scale[rows] = np.exp(maxima.x), np.exp(maxima.y)
     sigma_m = np.sqrt(np.diag(covariance))
-    return Placement(_move_people(people, along, scale), sigma_m, cue, covariance, peaks.map_probability)
+    return Placement(_move_people(people, along, scale), sigma_m, cue, covariance, maxima.map_probability)
 
 
 def _move_people(people: People, along: NDArray[np.float32], scale: NDArray[np.float32]) -> People:

@@ -145,44 +145,49 @@ class PlacementSolver:
             return self._solve_relative(self.depth)
         x = y = np.zeros(len(self.people))
         for _ in range(SWEEPS):
-            depths, standing = self._compute_visibility(x, y)
-            x, fits = self._search(depths, standing)
+            depths, lowest_visible = self._compute_visibility(x, y)
+            x, fits = self._search(depths, lowest_visible)
             y = self.prior.predict_scale(x)
-        return self._maximize(x, depths, None, fits, standing)
+        return self._maximize(x, depths, None, fits, lowest_visible)
 
     def _solve_relative(self, depth: RelativeDepthMap) -> Maxima:
         span, fit, x = depth.compute_range(), None, self.prior.mean
         for _ in range(SWEEPS):
-            depths, standing = self._compute_visibility(x, self.prior.predict_scale(x))
+            depths, lowest_visible = self._compute_visibility(x, self.prior.predict_scale(x))
             if span is not None and depths is not None:
                 fit = self._fit_scale(depths, depth, span, None if fit is None else fit.scale)
             if fit is None:
                 break
-            x, fits = self._search(depths, standing, self.config.map_bend_sigma)
-        alone, no_fits = self._search(None, standing)
-        without = self._maximize(alone, None, None, no_fits, standing)
+            x, fits = self._search(depths, lowest_visible, self.config.map_bend_sigma)
+        x_without_map, no_fits = self._search(None, lowest_visible)
+        without_map = self._maximize(x_without_map, None, None, no_fits, lowest_visible)
         if fit is None:
-            return without._replace(map_probability=0.0)
-        return _average_maxima(self._maximize(x, depths, fit.scale, fits, standing), without, fit.probability)
+            return without_map._replace(map_probability=0.0)
+        with_map = self._maximize(x, depths, fit.scale, fits, lowest_visible)
+        return _average_maxima(with_map, without_map, fit.probability)
 
     def _compute_visibility(self, x: Array, y: Array) -> tuple[DepthLikelihood | None, NDArray[np.bool_]]:
         """Return the depth likelihood with people at x, y (n,), and a mask (n,) of visible lowest points."""
         n, person = len(self.people), self.points.person
         near = (np.exp(x) * self.people.pelvis.T).astype(np.float32)
         points = near.take(person, axis=1) + np.exp(y).astype(np.float32)[person] * self.points.offset
-        self.view = view = PersonDepthBuffers(
+        self.buffers = buffers = PersonDepthBuffers(
             points, person, n, self.people.k, self.people.image_size, self.surface.spacing_m
         )
-        depths, standing = None, np.zeros(n, bool)
+        depths, lowest_visible = None, np.zeros(n, bool)
         if self.depth is not None:
             depths = DepthLikelihood(
-                self.points, view.compute_visibility(view.pixels, person), self.pelvis_depth, self.depth, self.config
+                self.points,
+                buffers.compute_visibility(buffers.pixels, person),
+                self.pelvis_depth,
+                self.depth,
+                self.config,
             )
         if self.ground_likelihood is not None:
-            ground_likelihood = self.ground_likelihood.locate_lowest(x, y)
-            sight = view.compute_visibility(view.project(ground_likelihood), np.arange(n))
-            standing = sight.inside & sight.before_others
-        return depths, standing
+            lowest = self.ground_likelihood.locate_lowest(x, y)
+            visibility = buffers.compute_visibility(buffers.project(lowest), np.arange(n))
+            lowest_visible = visibility.inside & visibility.before_others
+        return depths, lowest_visible
 
     def _fit_scale(
         self, depths: DepthLikelihood, depth: RelativeDepthMap, span: tuple[float, float], scale: MapScale | None
@@ -193,7 +198,7 @@ class PlacementSolver:
         """
         prior, fit = self.prior, None
         y = prior.predict_scale(prior.mean)
-        pixels, person = self.view.find_cells_beside()
+        pixels, person = self.buffers.find_cells_beside()
         beside = depth.values.reshape(-1)[pixels]
         outlined = compute_outline_evidence(depths.compute_quartiles(None, y), beside, person, depth.kind)
         log_depth = np.log(self.pelvis_depth) + prior.mean
@@ -209,14 +214,14 @@ class PlacementSolver:
         return fit
 
     def _search(
-        self, depths: DepthLikelihood | None, standing: NDArray[np.bool_], bend_sigma: float = 0.0
+        self, depths: DepthLikelihood | None, lowest_visible: NDArray[np.bool_], bend_sigma: float = 0.0
     ) -> tuple[Array, NDArray[np.bool_]]:
         """Return the best x (n,) on the grid, and whether (n,) the depth image is used.
 
         bend_sigma: standard deviation of the error of the log depth at a whole person.
         """
-        columns = np.arange(len(standing))
-        posterior = self.by_prior + self.by_ground * standing
+        columns = np.arange(len(lowest_visible))
+        posterior = self.by_prior + self.by_ground * lowest_visible
         x = self.grid[posterior.argmax(axis=0), columns]
         if depths is None:
             return x, np.zeros(len(x), bool)
@@ -229,8 +234,8 @@ class PlacementSolver:
     def _convolve_bend(self, log_likelihood: Array, sigma: float) -> Array:
         """Return the log likelihood (G, n) on the grid, convolved with an error of x with standard deviation sigma."""
         best = log_likelihood.max(axis=0)
-        apart = (GRID_SIGMAS[:, None] - GRID_SIGMAS) * self.prior.sigma[:, None, None] / sigma
-        kernel = np.exp(-0.5 * apart**2)
+        distance = (GRID_SIGMAS[:, None] - GRID_SIGMAS) * self.prior.sigma[:, None, None] / sigma
+        kernel = np.exp(-0.5 * distance**2)
         spread = (kernel / kernel.sum(axis=1, keepdims=True)) @ np.exp(log_likelihood - best).T[..., None]
         return np.log(spread[..., 0].T) + best
 
@@ -240,11 +245,11 @@ class PlacementSolver:
         depths: DepthLikelihood | None,
         scale: MapScale | None,
         fits: NDArray[np.bool_],
-        standing: NDArray[np.bool_],
+        lowest_visible: NDArray[np.bool_],
     ) -> Maxima:
         """Climb from x (n,) to the next maximum.
 
-        Uses the depths of people `fits` (n,) and the lowest points of people `standing` (n,).
+        fits, lowest_visible: masks (n,) of the people whose depths and whose lowest points are used.
         """
         prior, n = self.prior, len(x)
         nothing = _Gradient(np.zeros(n), np.zeros(n))
@@ -253,7 +258,7 @@ class PlacementSolver:
             y = prior.predict_scale(x)
             own = _Gradient((prior.mean - x) / prior.variance, 1 / prior.variance)
             if self.ground_likelihood is not None:
-                *ground, gain = self.ground_likelihood.expand_quadratic(x, y, prior, standing)
+                *ground, gain = self.ground_likelihood.expand_quadratic(x, y, prior, lowest_visible)
                 by_ground = _Gradient(*ground)
                 own = _Gradient(own.gradient + by_ground.gradient, own.information + by_ground.information)
             if depths is not None:
@@ -296,20 +301,21 @@ class PlacementSolver:
         return scale.add_step(step), moved, follow @ np.linalg.inv(information) @ follow.T
 
 
-def _average_maxima(peaks: Maxima, alone: Maxima, sure: float) -> Maxima:
-    """Average the maxima with and without a map (Bayesian model average); sure: probability of the map."""
-    apart = peaks.x - alone.x
-    covariance = sure * peaks.covariance + (1 - sure) * alone.covariance + sure * (1 - sure) * np.outer(apart, apart)
+def _average_maxima(with_map: Maxima, without_map: Maxima, probability: float) -> Maxima:
+    """Average the maxima with and without a map (Bayesian model average); probability: of the map."""
+    shift = with_map.x - without_map.x
+    covariance = probability * with_map.covariance + (1 - probability) * without_map.covariance
+    covariance = covariance + probability * (1 - probability) * np.outer(shift, shift)
     return Maxima(
-        x=alone.x + sure * apart,
-        y=alone.y + sure * (peaks.y - alone.y),
+        x=without_map.x + probability * shift,
+        y=without_map.y + probability * (with_map.y - without_map.y),
         covariance=covariance,
-        cue=peaks.cue if sure > 0.5 else alone.cue,
-        map_probability=sure,
+        cue=with_map.cue if probability > 0.5 else without_map.cue,
+        map_probability=probability,
     )
 
 
-def _soften_gradient(pull: _Gradient, sigma: float) -> _Gradient:
+def _soften_gradient(gradient: _Gradient, sigma: float) -> _Gradient:
     """Return the gradient of a likelihood with an additional error of x with standard deviation sigma."""
-    factor = 1 / (1 + pull.information * sigma**2)
-    return _Gradient(pull.gradient * factor, pull.information * factor)
+    factor = 1 / (1 + gradient.information * sigma**2)
+    return _Gradient(gradient.gradient * factor, gradient.information * factor)
