@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body, Mesh
-from multihmr2_ros.camera import ResizePad, project, validate_k, vertical_fov
+from multihmr2_ros.camera import ResizePad, compute_vertical_fov, project, validate_k
 from multihmr2_ros.depth import RelativeDepthMap
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame, GroundPlane
@@ -282,7 +282,7 @@ class Estimator:
             stature=found.stature,
             track_feature=found.track_feature,
             k=k,
-            vertical_fov=vertical_fov(k, resize.source_height),
+            vertical_fov=compute_vertical_fov(k, resize.source_height),
             predicted_vertical_fov=2 * float(np.arctan(0.5 * resize.source_height / predicted_focal)),
             intrinsics_source=frame.intrinsics_source,
             velocity_frame="camera",

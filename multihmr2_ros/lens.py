@@ -67,7 +67,7 @@ class LensDistortion:
 
     @functools.cached_property
     def _nearest(self) -> NDArray[np.int16]:
-        return nearest_pixels(*self._maps)
+        return find_nearest_pixels(*self._maps)
 
 
 def get_lens(camera: CameraModel) -> LensDistortion | None:
@@ -75,16 +75,16 @@ def get_lens(camera: CameraModel) -> LensDistortion | None:
     if not camera.distortion_model:
         return None
     k, distortion = camera.k.tobytes(), camera.distortion.tobytes()
-    return _lens(k, distortion, camera.distortion_model, camera.width, camera.height)
+    return _make_lens(k, distortion, camera.distortion_model, camera.width, camera.height)
 
 
 @functools.lru_cache(maxsize=KEPT_LENSES)
-def _lens(k: bytes, distortion: bytes, model: str, width: int, height: int) -> LensDistortion:
+def _make_lens(k: bytes, distortion: bytes, model: str, width: int, height: int) -> LensDistortion:
     """Return the cached lens. k, distortion: bytes of float64."""
     return LensDistortion(CameraModel(np.frombuffer(k).reshape(3, 3), np.frombuffer(distortion), model, width, height))
 
 
-def nearest_pixels(whole: NDArray[np.int16], rest: NDArray[np.uint16]) -> NDArray[np.int16]:
+def find_nearest_pixels(whole: NDArray[np.int16], rest: NDArray[np.uint16]) -> NDArray[np.int16]:
     """Round OpenCV's lookup tables to whole pixels x, y (H, W, 2), which `cv2.remap` also accepts as a table."""
     import cv2
 

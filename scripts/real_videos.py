@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from real_finders import coco_joints
 
-from multihmr2_ros.camera import project, vertical_fov
+from multihmr2_ros.camera import compute_vertical_fov, project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.evaluation.datasets.files import parse_file, read_json
@@ -186,7 +186,7 @@ class PlaceErrors:
         k       (3, 3) px, true intrinsics
         """
         self.frames += 1
-        true_fov = np.array([vertical_fov(k, people.image_size[0])])
+        true_fov = np.array([compute_vertical_fov(k, people.image_size[0])])
         self.fov_deg += field_of_view_error(np.array([people.predicted_vertical_fov]), true_fov).tolist()
         pairs = match_people(project(joints, k), project(true[None], k))
         found = joints[pairs[:, 0]]

@@ -35,7 +35,7 @@ from .distortion import (
     distort_points,
     undistort_points,
 )
-from .pinhole import back_project, intrinsics_from_fov, project, validate_k, vertical_fov
+from .pinhole import back_project, compute_vertical_fov, intrinsics_from_fov, project, validate_k
 from .resize import ResizePad
 
 __all__ = [
@@ -49,11 +49,11 @@ __all__ = [
     "camera_from_info",
     "check_lens",
     "compute_undistortion_maps",
+    "compute_vertical_fov",
     "distort_points",
     "has_empty_p",
     "intrinsics_from_fov",
     "project",
     "undistort_points",
     "validate_k",
-    "vertical_fov",
 ]

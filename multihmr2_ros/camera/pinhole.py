@@ -43,7 +43,7 @@ def intrinsics_from_fov(vertical_fov_rad: float, width: int, height: int) -> Flo
     return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
 
 
-def vertical_fov(k: ArrayLike, height: int) -> float:
+def compute_vertical_fov(k: ArrayLike, height: int) -> float:
     """Return the vertical field of view in rad, 2·atan(H / (2·fy)), of an image `height` px high with K (3, 3)."""
     return 2.0 * math.atan(height / (2.0 * validate_k(k)[1, 1]))
 

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.camera import vertical_fov
+from multihmr2_ros.camera import compute_vertical_fov
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 
@@ -68,7 +68,7 @@ class EvaluationFrame:
         """Vertical field of view (rad) from the calibration; NaN without one."""
         if self.frame is None or self.frame.k is None:
             return float("nan")
-        return vertical_fov(self.frame.k, self.frame.image.shape[0])
+        return compute_vertical_fov(self.frame.k, self.frame.image.shape[0])
 
 
 class EvaluationSequence(Protocol):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.camera import project, vertical_fov
+from multihmr2_ros.camera import compute_vertical_fov, project
 from multihmr2_ros.people import BONE_COUNT, PHENOTYPE_LABELS, IntrinsicsSource, People, PlacementCue, TrackState
 from multihmr2_ros.placement import BodySurface, PlacementConfig, RelativeDepthMap, place_people
 
@@ -110,7 +110,7 @@ def make_people(rows: Arrays, body: Body, image_size: tuple[int, int]) -> People
     move = (rows["centre"] - vertices[:, body.center_vertex])[:, None].astype(np.float32)
     joints = joints + move
     n, k = len(shape), rows["k"][0].astype(np.float64)
-    fov = vertical_fov(k, image_size[0])
+    fov = compute_vertical_fov(k, image_size[0])
     return People(
         score=np.ones(n, np.float32),
         track_id=np.full(n, -1, np.int64),

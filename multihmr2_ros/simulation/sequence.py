@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.camera import vertical_fov
+from multihmr2_ros.camera import compute_vertical_fov
 from multihmr2_ros.people import IntrinsicsSource, People, TrackState
 from multihmr2_ros.simulation.rendering.renderer import RenderedImage, Renderer
 from multihmr2_ros.simulation.scene.options import SceneOptions
@@ -118,7 +118,7 @@ def make_people(
         "full": posed.vertices,
     }[vertices]
     velocity = world_velocity if moving else world_velocity @ posed.world_from_camera[:3, :3]
-    fov = vertical_fov(truth.k, truth.image_size[0])
+    fov = compute_vertical_fov(truth.k, truth.image_size[0])
     people = People(
         score=truth.visible_fraction,
         track_id=posed.person_id,

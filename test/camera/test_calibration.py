@@ -28,12 +28,12 @@ from multihmr2_ros.camera import (
     CameraInfoContent,
     CameraModel,
     camera_from_info,
+    compute_vertical_fov,
     distort_points,
     intrinsics_from_fov,
     project,
     undistort_points,
     validate_k,
-    vertical_fov,
 )
 from test.helpers.camera_cases import LENS_K, LENSES, SKEW, K, image_grid, refusal, some_points
 
@@ -58,7 +58,7 @@ def camera_of(**changes: object) -> CameraModel:
 @pytest.mark.parametrize("fov", [math.radians(1.0), math.radians(60.0), math.radians(170.0)])
 def test_field_of_view_and_intrinsics_are_inverse(fov: float) -> None:
     k = intrinsics_from_fov(fov, 640, 480)
-    assert vertical_fov(k, 480) == pytest.approx(fov, rel=1e-12)
+    assert compute_vertical_fov(k, 480) == pytest.approx(fov, rel=1e-12)
     assert k[0, 0] == k[1, 1]
     np.testing.assert_array_equal(k[:, 2], [320.0, 240.0, 1.0])
 

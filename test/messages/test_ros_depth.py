@@ -223,9 +223,9 @@ def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch)
     cameras = [CameraModel(k, np.array([first, 0, 0, 0, 0]), "plumb_bob", 64, 48, "K") for first in (0.2, -0.2)]
     expected = [LensDistortion(camera).undistort_depth(MILLIMETERS) for camera in cameras]
     assert (expected[0] != expected[1]).any()
-    made, make = [], lenses.nearest_pixels
-    monkeypatch.setattr(lenses, "nearest_pixels", lambda *maps: made.append(0) or make(*maps))
-    lenses._lens.cache_clear()
+    made, make = [], lenses.find_nearest_pixels
+    monkeypatch.setattr(lenses, "find_nearest_pixels", lambda *maps: made.append(0) or make(*maps))
+    lenses._make_lens.cache_clear()
     for index, count in ((0, 1), (0, 1), (1, 2), (1, 2), (0, 2)):
         lens = get_lens(cameras[index])
         assert lens is not None

@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from multihmr2_ros.body import Body
-from multihmr2_ros.camera import vertical_fov
+from multihmr2_ros.camera import compute_vertical_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.motion.clips import GaitClip, MotionClip
 from multihmr2_ros.simulation.motion.gaits import GaitStyle
@@ -85,7 +85,7 @@ def test_options_are_kept(stills: list[Scene]) -> None:
     assert 0 <= min(counts) <= max(counts) <= 8
     assert np.mean([count == 0 for count in counts]) < 0.1
     assert len(set(counts)) >= 7
-    fovs = [np.degrees(vertical_fov(scene.camera.k, 240)) for scene in stills]
+    fovs = [np.degrees(compute_vertical_fov(scene.camera.k, 240)) for scene in stills]
     assert 25 <= min(fovs) < 32
     assert 93 < max(fovs) <= 100
     camera_heights = [scene.camera.path.world_from_camera(0.0)[2, 3] for scene in stills]

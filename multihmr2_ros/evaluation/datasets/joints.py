@@ -33,9 +33,9 @@ from multihmr2_ros.camera import (
     DISTORTION_COEFFICIENTS,
     MAX_COEFFICIENT,
     CameraModel,
+    compute_vertical_fov,
     project,
     validate_k,
-    vertical_fov,
 )
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import parse_file
@@ -220,7 +220,7 @@ def make_true_people(annotated_people: AnnotatedPeople, k: Floats, size: Any, ro
         stature=unknown(),
         track_feature=np.zeros((count, 0), np.float32),
         k=k,
-        vertical_fov=vertical_fov(k, size[0]),
+        vertical_fov=compute_vertical_fov(k, size[0]),
         predicted_vertical_fov=float("nan"),
         intrinsics_source=IntrinsicsSource.K,
         velocity_frame="camera",
