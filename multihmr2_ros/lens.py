@@ -45,7 +45,7 @@ class LensDistortion:
         """Return the undistorted image (H, W, 3), of a pinhole camera with the same K; black outside the source."""
         import cv2
 
-        return np.asarray(cv2.remap(image, *self._maps, cv2.INTER_LINEAR), np.uint8)
+        return np.asarray(cv2.remap(image, *self._undistortion_maps, cv2.INTER_LINEAR), np.uint8)
 
     def undistort_depth(self, depth: NDArray[Any], hole: float = 0.0) -> NDArray[Any]:
         """Return the undistorted depth image (H, W), uint16 mm or float32 m along the optical axis.
@@ -55,19 +55,19 @@ class LensDistortion:
         """
         import cv2
 
-        return np.asarray(cv2.remap(depth, self._nearest, np.empty(0), cv2.INTER_NEAREST, borderValue=hole))
+        return np.asarray(cv2.remap(depth, self._nearest_pixels, np.empty(0), cv2.INTER_NEAREST, borderValue=hole))
 
     def distort_points(self, points_2d: NDArray[np.floating]) -> NDArray[np.floating]:
         """Map points (..., 2) px of the undistorted image to px of the image as recorded (see `distort_points`)."""
         return distort_points(points_2d, self.camera)
 
     @functools.cached_property
-    def _maps(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+    def _undistortion_maps(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
         return compute_undistortion_maps(self.camera)
 
     @functools.cached_property
-    def _nearest(self) -> NDArray[np.int16]:
-        return find_nearest_pixels(*self._maps)
+    def _nearest_pixels(self) -> NDArray[np.int16]:
+        return find_nearest_pixels(*self._undistortion_maps)
 
 
 def get_lens(camera: CameraModel) -> LensDistortion | None:

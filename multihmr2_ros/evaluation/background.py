@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Threads that read ahead and write behind, so that the estimator does not wait. Order and results do not change."""
+"""Threads that prefetch and write in the background, so that the estimator does not wait. Results do not change."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-READ_AHEAD_ITEMS = 4  # images in memory before the estimator, and as many after it
+MAX_WAITING = 4  # images in memory before the estimator, and as many after it
 POLL_S = 0.1
 
 
-def read_ahead(items: Iterable[Item], size: int = READ_AHEAD_ITEMS) -> Generator[Item, None, None]:
+def prefetch(items: Iterable[Item], size: int = MAX_WAITING) -> Generator[Item, None, None]:
     """Yield the items, produced in a thread at most `size` ahead. Errors are raised in their place in the order."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     is_stopped = threading.Event()
@@ -55,7 +55,7 @@ def read_ahead(items: Iterable[Item], size: int = READ_AHEAD_ITEMS) -> Generator
             if hasattr(iterator, "close"):
                 iterator.close()
 
-    thread = threading.Thread(target=make, name="read ahead", daemon=True)
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -70,24 +70,24 @@ def read_ahead(items: Iterable[Item], size: int = READ_AHEAD_ITEMS) -> Generator
         thread.join()
 
 
-class WriteBehind(Generic[Item]):
+class BackgroundWriter(Generic[Item]):
     """A writer that calls a function with each item, in order, in a thread.
 
     Use it as a context manager; it waits for all items at the end. After an error of the function no more items are
     written; the error is raised by every call of put, or at the end.
     """
 
-    def __init__(self, function: Callable[[Item], None], size: int = READ_AHEAD_ITEMS) -> None:
+    def __init__(self, function: Callable[[Item], None], size: int = MAX_WAITING) -> None:
         self._function = function
         self._waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(size)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="write behind", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="background writer", daemon=True)
 
     def put(self, item: Item) -> None:
         self._raise()
         self._waiting.put((True, item))
 
-    def __enter__(self) -> WriteBehind[Item]:
+    def __enter__(self) -> BackgroundWriter[Item]:
         self._thread.start()
         return self
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Evaluation of one sequence: read ahead, estimate, score, write."""
+"""Evaluation of one sequence: prefetch, estimate, score, write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.background import WriteBehind, read_ahead
+from multihmr2_ros.evaluation.background import BackgroundWriter, prefetch
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame, EvaluationSequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.sequence_scoring import SequenceScorer
@@ -121,8 +121,8 @@ def evaluate_sequence(
         listening = [*files.enter_context(open_tables(folder)), *listeners(files)]
         with (
             _report_errors(problems),
-            WriteBehind[Any](lambda item: _take(scorer, listening, *item)) as writer,
-            contextlib.closing(read_ahead(add_true_velocities(sequence))) as ahead,
+            BackgroundWriter[Any](lambda item: _score_and_write(scorer, listening, *item)) as writer,
+            contextlib.closing(prefetch(add_true_velocities(sequence))) as ahead,
         ):
             for index, (eval_frame, waited_ms) in enumerate(_measure_reading(progress(ahead, sequence))):
                 people, times = _estimate_people(eval_frame, estimator, intrinsics)
@@ -153,7 +153,7 @@ def _estimate_people(
     return people, {ESTIMATE: 1e3 * (time.perf_counter() - begin_s)}
 
 
-def _take(
+def _score_and_write(
     scorer: SequenceScorer,
     listeners: list[FrameListener],
     index: int,
@@ -161,6 +161,7 @@ def _take(
     people: People,
     times: dict[str, Any],
 ) -> None:
+    """Score the people of a frame, and pass them and their score to the listeners."""
     score = scorer.add(eval_frame, people, times)
     for listener in listeners:
         listener.add(index, eval_frame, people, score)

@@ -44,17 +44,17 @@ class DetectionCounts:
     @property
     def precision(self) -> float:
         """Share of the predictions that are people; NaN without predictions."""
-        return _share(self.true_positives, self.true_positives + self.false_positives)
+        return _divide(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
         """Share of the people that are found; NaN without people."""
-        return _share(self.true_positives, self.true_positives + self.false_negatives)
+        return _divide(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def f1(self) -> float:
         """TP / (TP + (FP + FN) / 2); NaN without people and predictions."""
-        return _share(self.true_positives, self.true_positives + 0.5 * (self.false_positives + self.false_negatives))
+        return _divide(self.true_positives, self.true_positives + 0.5 * (self.false_positives + self.false_negatives))
 
 
 def normalized_error(error: float, counts: DetectionCounts) -> float:
@@ -68,5 +68,5 @@ def normalized_error(error: float, counts: DetectionCounts) -> float:
     return error / counts.f1
 
 
-def _share(part: float, whole: float) -> float:
+def _divide(part: float, whole: float) -> float:
     return part / whole if whole else NAN

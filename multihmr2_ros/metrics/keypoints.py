@@ -57,10 +57,10 @@ def compute_coco_scores(images: Sequence[ImageKeypoints]) -> dict[str, float]:
     tables = {name: _compute_precision_recall(images, limits) for name, limits in AREAS.items()}
     precision, recall = tables["all"]
     return {
-        "AP": _mean(precision), "AP50": _mean(precision[0]), "AP75": _mean(precision[5]),
-        "APM": _mean(tables["medium"][0]), "APL": _mean(tables["large"][0]),
-        "AR": _mean(recall), "AR50": _mean(recall[0]), "AR75": _mean(recall[5]),
-        "ARM": _mean(tables["medium"][1]), "ARL": _mean(tables["large"][1]),
+        "AP": _compute_mean(precision), "AP50": _compute_mean(precision[0]), "AP75": _compute_mean(precision[5]),
+        "APM": _compute_mean(tables["medium"][0]), "APL": _compute_mean(tables["large"][0]),
+        "AR": _compute_mean(recall), "AR50": _compute_mean(recall[0]), "AR75": _compute_mean(recall[5]),
+        "ARM": _compute_mean(tables["medium"][1]), "ARL": _compute_mean(tables["large"][1]),
     }  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def _find_best_person(
     return best
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _compute_mean(values: NDArray[np.float64]) -> float:
     """Return the mean of the values without −1, which marks missing people; −1 if no value is left."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0

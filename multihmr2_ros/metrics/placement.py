@@ -46,7 +46,7 @@ def relative_error(predicted: FloatArray, true: FloatArray) -> Errors:
 
 def relative_distance_error(predicted: FloatArray, true: FloatArray) -> Errors:
     """Return the error (n,) of the pelvis's distance from the camera, as a share of the true distance."""
-    return relative_error(_distance(predicted), _distance(true))
+    return relative_error(_compute_distance(predicted), _compute_distance(true))
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def distance_errors(
     sigma_m      (n,) stated standard deviations of the refined distances, None if there are none
     predicted_m  (n,) distances before refinement, None if there was no refinement
     """
-    error = _distance(refined) - _distance(true)
+    error = _compute_distance(refined) - _compute_distance(true)
     z_score = np.full(error.shape, np.nan)
     if sigma_m is not None:
         sigma = np.asarray(sigma_m, np.float64)
         np.divide(error, sigma, out=z_score, where=sigma > 0)
     before = np.full(error.shape, np.nan) if predicted_m is None else np.asarray(predicted_m, np.float64)
     return DistanceErrors(
-        error, relative_distance_error(refined, true), z_score, relative_error(before, _distance(true))
+        error, relative_distance_error(refined, true), z_score, relative_error(before, _compute_distance(true))
     )
 
 
@@ -99,36 +99,36 @@ def summarize_distance_errors(errors: DistanceErrors) -> Mapping[str, float]:
     median_predicted_percent          of the relative errors before refinement
     mean_predicted_percent            of the relative errors before refinement
     """
-    millimeters = _finite(MM_PER_M * np.abs(errors.error_m))
-    percent, z_score = _finite(100 * errors.relative), _finite(errors.z_score)
-    predicted = _finite(100 * errors.predicted)
+    millimeters = _select_finite(MM_PER_M * np.abs(errors.error_m))
+    percent, z_score = _select_finite(100 * errors.relative), _select_finite(errors.z_score)
+    predicted = _select_finite(100 * errors.predicted)
     return {
         "count": len(millimeters),
-        "median_mm": _median(millimeters),
-        "mean_mm": _mean(millimeters),
-        "median_percent": _median(percent),
-        "mean_percent": _mean(percent),
+        "median_mm": _compute_median(millimeters),
+        "mean_mm": _compute_mean(millimeters),
+        "median_percent": _compute_median(percent),
+        "mean_percent": _compute_mean(percent),
         "z_count": len(z_score),
-        "z_mean": _mean(z_score),
-        "z_rms": float(np.sqrt(_mean(z_score**2))),
-        "median_predicted_percent": _median(predicted),
-        "mean_predicted_percent": _mean(predicted),
+        "z_mean": _compute_mean(z_score),
+        "z_rms": float(np.sqrt(_compute_mean(z_score**2))),
+        "median_predicted_percent": _compute_median(predicted),
+        "mean_predicted_percent": _compute_mean(predicted),
     }
 
 
-def _distance(points: FloatArray) -> Errors:
+def _compute_distance(points: FloatArray) -> Errors:
     return np.linalg.norm(np.asarray(points, np.float64), axis=-1)
 
 
-def _finite(values: Errors) -> Errors:
+def _select_finite(values: Errors) -> Errors:
     return values[np.isfinite(values)]
 
 
-def _mean(values: Errors) -> float:
+def _compute_mean(values: Errors) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _median(values: Errors) -> float:
+def _compute_median(values: Errors) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 

@@ -64,7 +64,9 @@ class ValidationCounts:
     fov_errors_deg: tuple[float, ...] = ()
 
     def __add__(self, other: ValidationCounts) -> ValidationCounts:
-        return ValidationCounts(*(own + others for own, others in zip(_values(self), _values(other), strict=True)))
+        return ValidationCounts(
+            *(own + others for own, others in zip(_list_values(self), _list_values(other), strict=True))
+        )
 
     def compute_metrics(self) -> dict[str, float]:
         """Return the metrics by name; NaN without data.
@@ -76,20 +78,20 @@ class ValidationCounts:
         return {
             "recall": self.counts.recall,
             "precision": self.counts.precision,
-            "mpjpe_mm": _mean(self.joint_errors_mm),
-            "pa_mpjpe_mm": _mean(self.aligned_joint_errors_mm),
+            "mpjpe_mm": _compute_mean(self.joint_errors_mm),
+            "pa_mpjpe_mm": _compute_mean(self.aligned_joint_errors_mm),
             "distance_error": float(np.median(self.distance_errors)) if self.distance_errors else math.nan,
-            "depth_relations": _mean(self.depth_relations),
-            "oks": _mean(self.keypoint_similarities),
-            "fov_error_deg": _mean(self.fov_errors_deg),
+            "depth_relations": _compute_mean(self.depth_relations),
+            "oks": _compute_mean(self.keypoint_similarities),
+            "fov_error_deg": _compute_mean(self.fov_errors_deg),
         }
 
 
-def _values(counts: ValidationCounts) -> tuple[Any, ...]:
+def _list_values(counts: ValidationCounts) -> tuple[Any, ...]:
     return tuple(vars(counts).values())
 
 
-def _mean(values: tuple[float, ...]) -> float:
+def _compute_mean(values: tuple[float, ...]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 

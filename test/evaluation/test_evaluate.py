@@ -30,7 +30,7 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as result_files
-from multihmr2_ros.evaluation.background import WriteBehind
+from multihmr2_ros.evaluation.background import BackgroundWriter
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.scoring import ScoringConfig, score_frame
@@ -266,18 +266,18 @@ def test_nothing_is_written_after_an_error() -> None:
         written.append(item)
         raise UserError("the disk is full")
 
-    def fill(writer: WriteBehind[int]) -> None:
+    def fill(writer: BackgroundWriter[int]) -> None:
         with writer:
             for item in (0, 1):
                 with pytest.raises(UserError, match="full"):
                     put_forever(writer, item)
 
-    def put_forever(writer: WriteBehind[int], item: int) -> None:
+    def put_forever(writer: BackgroundWriter[int], item: int) -> None:
         while True:
             writer.put(item)
 
     with pytest.raises(UserError, match="full"):
-        fill(WriteBehind(write))
+        fill(BackgroundWriter(write))
     assert written == [0]
 
 
