@@ -106,7 +106,7 @@ def test_the_predicted_field_of_view_stays_available(estimator: Estimator) -> No
     assert given.vertical_fov != pytest.approx(predicted, abs=0.01)
 
 
-def test_padding_is_black_and_centred(estimator: Estimator) -> None:
+def test_padding_is_black_and_centered(estimator: Estimator) -> None:
     resize = ResizePad.fit(192, 100, SMALL.image_size)
     pixels = estimator.inference.prepare(np.full((100, 192, 3), 200, np.uint8), resize)[0]
     assert pixels.shape == (3, 112, 192)

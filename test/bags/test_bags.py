@@ -101,7 +101,7 @@ def test_what_is_written_is_read_by_us_and_by_rosbags(tmp_path: Path, name: str)
     assert (path / "metadata.yaml").is_file() == path.is_dir()
 
 
-def test_our_messages_serialised_by_numpy_go_through_a_bag(tmp_path: Path) -> None:
+def test_our_messages_serialized_by_numpy_go_through_a_bag(tmp_path: Path) -> None:
     label = make_label_marker(
         HeaderContent(3, 4, "camera"), "label", 5, "#5", (1.0, 2.0, 3.0), 0.1, (1.0, 0.5, 0.0, 1.0)
     )

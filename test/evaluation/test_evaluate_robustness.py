@@ -436,7 +436,7 @@ def test_overwriting_removes_nothing_before_all_options_are_checked(
     )
 
 
-def test_a_bag_of_recorded_people_is_recognised(
+def test_a_bag_of_recorded_people_is_recognized(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_scene(tmp_path / "live.mcap", 8, images=False, recorded=scene)

@@ -102,7 +102,7 @@ def test_parameters_without_a_mesh_and_with_unknown_velocity(tmp_path):
 # Meshes
 
 
-def test_meshes_come_back_upright_named_and_coloured(tmp_path):
+def test_meshes_come_back_upright_named_and_colored(tmp_path):
     people = people_with_boxes(3, track_id=np.array([12, 7, -1]))
     save_meshes(tmp_path / "frame.glb", people, BOX.faces)
     scene = trimesh.load(tmp_path / "frame.glb", process=False)
@@ -178,7 +178,7 @@ def test_png_keeps_every_value(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
-def test_jpeg_keeps_colours(tmp_path, suffix):
+def test_jpeg_keeps_colors(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     picture = np.broadcast_to(np.uint8([200, 120, 40]), (16, 16, 3))  # a view that is read-only
     save_image(path, picture)

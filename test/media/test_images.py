@@ -57,7 +57,7 @@ def test_lossless_formats_keep_every_value(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("suffix", "options"), [("jpg", {"quality": 97, "subsampling": 0}), ("webp", {"quality": 97})])
-def test_lossy_formats_keep_colours(tmp_path, suffix, options):
+def test_lossy_formats_keep_colors(tmp_path, suffix, options):
     path = tmp_path / f"picture.{suffix}"
     Image.fromarray(smooth_image()).save(path, **options)
     assert difference(read_image(path), smooth_image()) <= 8
@@ -90,7 +90,7 @@ def test_png_modes(tmp_path, picture, expected):
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-def test_a_transparent_colour_becomes_black(tmp_path, mode):
+def test_a_transparent_color_becomes_black(tmp_path, mode):
     """PNG can mark one color as transparent instead of having an alpha channel."""
     path = tmp_path / "picture.png"
     picture = Image.new("RGB", (4, 3), (200, 200, 200))
@@ -116,7 +116,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def test_16_bit_grey_is_divided_by_257_and_rounded(tmp_path):
+def test_16_bit_gray_is_divided_by_257_and_rounded(tmp_path):
     values = np.array([0, 127, 128, 129, 257, 32768, 65406, 65407, 65535], np.uint16)
     (tmp_path / "depth.png").write_bytes(png_16_bit(values[None, :, None]))
     image = read_image(tmp_path / "depth.png")
@@ -124,21 +124,21 @@ def test_16_bit_grey_is_divided_by_257_and_rounded(tmp_path):
     assert (image == image[:, :, :1]).all()
 
 
-def test_16_bit_grey_tiff(tmp_path):
+def test_16_bit_gray_tiff(tmp_path):
     values = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "depth.tif")
     np.testing.assert_array_equal(read_image(tmp_path / "depth.tif")[:, :, 1], np.round(values / 257.0))
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_16_bit_colour_is_within_one_level(tmp_path, channels):
+def test_16_bit_color_is_within_one_level(tmp_path, channels):
     values = RNG.integers(0, 65536, (8, 9, channels), dtype=np.uint16)
     values[:, :, 3:] = 65535
     (tmp_path / "picture.png").write_bytes(png_16_bit(values))
     assert difference(read_image(tmp_path / "picture.png"), np.round(values[:, :, :3] / 257.0)) <= 1
 
 
-def test_values_that_are_no_colours_are_refused(tmp_path):
+def test_values_that_are_no_colors_are_refused(tmp_path):
     Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)).save(tmp_path / "float.tif")
     with pytest.raises(UserError, match="floating-point"):
         read_image(tmp_path / "float.tif")

@@ -299,7 +299,7 @@ def test_pictures_of_any_size(size):
     assert draw_people(np.zeros((*size, 3), np.uint8), make_people(1, image_size=size), BALL.faces).shape == (*size, 3)
 
 
-def test_track_colours():
+def test_track_colors():
     first = [get_track_color(track_id) for track_id in range(21)]
     assert len(set(first)) == 21
     for one, other in itertools.pairwise(first):

@@ -106,7 +106,7 @@ def test_frame_periods_of_any_length(tmp_path, fps):
     assert [frame.stamp for frame in open_source(path)] == pytest.approx(times, abs=1e-5)
 
 
-def test_colours_are_true(tmp_path):
+def test_colors_are_true(tmp_path):
     path = tmp_path / "a.mp4"
     with VideoWriter(path, PATCHES.shape[1], PATCHES.shape[0], 10) as writer:
         for index in range(3):

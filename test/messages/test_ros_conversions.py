@@ -157,7 +157,7 @@ def test_box(points: list[list[float]], box: list[int]) -> None:
     assert compute_boxes(np.array([points], np.float32), (480, 640)).tolist() == [box]
 
 
-def test_markers_have_the_ids_and_colours_of_the_tracks() -> None:
+def test_markers_have_the_ids_and_colors_of_the_tracks() -> None:
     markers = people_to_markers(three_people(), HEADER, FACES)
     assert [(marker.namespace, marker.id) for marker in markers] == [
         ("mesh", 4),

@@ -61,7 +61,7 @@ def similarity(generator: np.random.Generator) -> tuple[np.ndarray, float, np.nd
 # --- errors of bodies
 
 
-def test_point_error_is_in_millimetres() -> None:
+def test_point_error_is_in_millimeters() -> None:
     true = np.zeros((2, 4, 3))
     predicted = true.copy()
     predicted[0, :, 2] = 0.05
@@ -71,7 +71,7 @@ def test_point_error_is_in_millimetres() -> None:
 
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
-def test_pelvis_centred_error_ignores_translation(seed: int) -> None:
+def test_pelvis_centered_error_ignores_translation(seed: int) -> None:
     predicted, true, generator = bodies(seed)
     shift = generator.normal(0, 3, (3, 1, 3))
     before = centered_point_error(predicted, true, predicted[:, 0], true[:, 0])

@@ -167,7 +167,7 @@ def test_locations_start_at_the_anchor_and_reach_everywhere() -> None:
     assert float(offset.grad[2, 0]) == pytest.approx(TINY.patch_size, rel=0.05), "one patch a unit in the middle"
 
 
-def test_the_folded_normalisation_is_the_normalisation() -> None:
+def test_the_folded_normalization_is_the_normalization() -> None:
     torch.manual_seed(3)
     layer = ConvNorm(4, 6, stride=2)
     torch.nn.init.normal_(layer.norm.weight)

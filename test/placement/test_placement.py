@@ -238,7 +238,7 @@ def test_huge_float64_depth_is_no_depth_without_a_warning() -> None:
     np.testing.assert_array_equal(depth, np.array([[np.nan, np.nan, np.nan, np.nan, 2.0]], np.float32))
 
 
-def test_millimetres_and_metres_are_the_same(standing: RgbdFrame) -> None:
+def test_millimeters_and_meters_are_the_same(standing: RgbdFrame) -> None:
     people = misplaced(true_people(standing), 1.1)
     in_mm = np.nan_to_num(np.round(1000 * standing.depth)).astype(np.uint16)
     np.testing.assert_allclose(depth_to_meters(in_mm), standing.depth, atol=1e-6)

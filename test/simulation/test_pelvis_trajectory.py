@@ -98,7 +98,7 @@ def check(scene: Scene, body: Body) -> PelvisTrajectory:
 
 
 @pytest.mark.parametrize("gait", GAITS)
-def test_built_in_behaviours_have_no_jolts(body: Body, gait: str) -> None:
+def test_built_in_behaviors_have_no_jolts(body: Body, gait: str) -> None:
     scene = moving(*built_in(gait))
     ground = check(scene, body)
     times = np.arange(0.0, DURATION_S, 0.1)
@@ -111,7 +111,7 @@ def test_built_in_behaviours_have_no_jolts(body: Body, gait: str) -> None:
 @pytest.mark.parametrize(
     "gaits", [("run", "stand", "kneel"), ("sit_on_floor", "walk", "crouch"), ("lie", "cheer", "bend")]
 )
-def test_changes_of_behaviour_have_no_jolts(body: Body, gaits: tuple[str, ...]) -> None:
+def test_changes_of_behavior_have_no_jolts(body: Body, gaits: tuple[str, ...]) -> None:
     check(moving(staged(*gaits)), body)
 
 

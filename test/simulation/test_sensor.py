@@ -99,7 +99,7 @@ def test_effects_go_the_right_way(effects: dict[str, Any], difference: Any) -> N
 
 
 @pytest.mark.parametrize("brightness", [0.06, 0.2, 0.6])
-def test_automatic_exposure_brings_dark_and_bright_scenes_to_middle_grey(brightness: float) -> None:
+def test_automatic_exposure_brings_dark_and_bright_scenes_to_middle_gray(brightness: float) -> None:
     scene = np.full((8, 8, 3), brightness, np.float32)
     image = apply_sensor_effects(SensorEffects(auto_exposure=1.0), scene, np.random.default_rng(0))
     assert light(image).mean() == pytest.approx(MIDDLE_GRAY, abs=0.01)

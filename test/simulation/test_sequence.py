@@ -231,7 +231,7 @@ def test_the_cameras_base_is_on_the_ground_below_it() -> None:
         np.testing.assert_allclose(base[:3, 2], [0.0, 0.0, 1.0])
 
 
-def test_depth_is_in_millimetres_and_zero_where_unknown() -> None:
+def test_depth_is_in_millimeters_and_zero_where_unknown() -> None:
     depth_m = np.array([[1.2345, 0.0, np.inf, 65.535, 65.536]], np.float32)
     np.testing.assert_array_equal(to_exact_depth(depth_m), [[1234, 0, 0, 65535, 0]])
     assert to_exact_depth(depth_m).dtype == np.uint16

@@ -76,7 +76,7 @@ def test_flipped_truth_projects_onto_the_flipped_picture(seed: int) -> None:
         np.testing.assert_allclose(theirs.max(axis=0), mirrored.max(axis=0), atol=0.5)
 
 
-def test_flipped_joints_are_the_mirror_image_within_millimetres() -> None:
+def test_flipped_joints_are_the_mirror_image_within_millimeters() -> None:
     sample, body = make_sample(4, 4), Body("low")
     flipped = flip(sample)
 
@@ -196,7 +196,7 @@ def test_no_augmentation_is_what_inference_does() -> None:
     np.testing.assert_allclose(result.k, resize.k_to_input(sample.k))
 
 
-def test_padding_stays_black_whatever_the_colours_do() -> None:
+def test_padding_stays_black_whatever_the_colors_do() -> None:
     colors = PhotometricConfig(tone=1.0, tone_range=0.9, saturation=1.0, blur=1.0, noise=1.0, jpeg=1.0)
     config = AugmentationConfig(cutout=0.0, aspect_jitter=0.0, photometric=colors)
     sample = dataclasses.replace(make_sample(0, 0), image=np.full((120, 160, 3), 200, np.uint8))

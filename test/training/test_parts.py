@@ -44,7 +44,7 @@ from test.helpers.training_samples import body
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_the_average_follows_weights_and_normalisation() -> None:
+def test_the_average_follows_weights_and_normalization() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     ema = Ema(network, 0.5)
     with torch.no_grad():

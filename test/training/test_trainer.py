@@ -122,7 +122,7 @@ def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path,
 
 
 @pytest.mark.parametrize("proposed", [True, False])
-def test_a_step_in_bf16_leaves_pixels_and_metres_in_float32(render_cache: Path, proposed: bool) -> None:
+def test_a_step_in_bf16_leaves_pixels_and_meters_in_float32(render_cache: Path, proposed: bool) -> None:
     network = initialize(
         MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed, local_attention=proposed))
     ).train()

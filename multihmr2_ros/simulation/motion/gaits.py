@@ -50,7 +50,7 @@ class GaitStyle:
     """Style in which one person performs a gait.
 
     leg_m: hip to ankle. speed_mps: of the path. phase: of the cycle at time 0, in cycles. tempo_hz: of idle movement.
-    vigour: 1 is usual. lean: of the trunk, forward. left_arm, right_arm: at rest. side: +1 left or −1 right, if a
+    vigor: 1 is usual. lean: of the trunk, forward. left_arm, right_arm: at rest. side: +1 left or −1 right, if a
     gait uses one side. spread: of the legs. variant: in [0, 1), selects among variants of a gait.
     """
 

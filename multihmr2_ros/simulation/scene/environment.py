@@ -36,7 +36,7 @@ TEXTURE_PROBABILITY = 0.6
 
 @dataclass(frozen=True)
 class Light:
-    """A distant light. direction: unit vector towards it, in the world; colour: linear RGB radiance.
+    """A distant light. direction: unit vector towards it, in the world; color: linear RGB radiance.
 
     spread_rad: its angular radius, which makes shadows soft. Only the first light of a scene casts shadows.
     """
