@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -585,3 +587,19 @@ def test_movenets_encoder_has_larger_errors_than_the_defaults_assume() -> None:
 def test_a_frame_with_other_arguments_is_refused(estimator: Estimator, others: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="a Frame has its own k, stamp"):
         estimator.step(Frame(make_image(320, 240)), **others)
+
+
+def test_the_first_image_imports_no_module() -> None:
+    """Otherwise a live node would drop the images that arrive during these imports."""
+    program = """
+import sys
+import numpy as np
+from multihmr2_ros import Estimator
+
+estimator = Estimator.load("nano", "cpu")
+before = set(sys.modules)
+estimator.step(np.zeros((48, 64, 3), np.uint8))
+print("imported:", *sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "imported:", done.stdout + done.stderr

@@ -219,6 +219,8 @@ class Inference:
         if encoder is not None and (self.device.type, self.runtime.precision, self.runtime.mode) == FUSED:
             fuse_encoder(encoder)
         self._set_body(body, max_people)
+        # Import SymPy now; otherwise the first pose does, and the first image takes six times as long as the next ones.
+        torch.broadcast_shapes((1,), (1,))
         self._graphs: OrderedDict[tuple[int, ...], CudaGraph[Outputs | PackedOutputs]] = OrderedDict()
         self._upload = Uploader(self.device)
         self._download = Downloader(self.device)
