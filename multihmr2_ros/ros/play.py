@@ -33,7 +33,7 @@ import rclpy
 from rclpy.duration import Duration
 
 from multihmr2_ros.bags.reading import BagMessage, BagReader, Topic
-from multihmr2_ros.bags.stamps import NS, read_stamp_ns, restamp
+from multihmr2_ros.bags.stamps import NS, prepare_restamping, read_stamp_ns, restamp
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 
@@ -87,6 +87,9 @@ class Player:
             if bag.is_ros1:
                 raise UserError(f"{path} is a ROS 1 bag; convert it first: rosbags-convert --src {path} --dst NEW")
             chosen = _select_topics(bag, topics)
+        if stamps_now:  # otherwise the first messages would be published late, all at once
+            for topic in chosen.values():
+                prepare_restamping(topic.type_name)
         self._publishers = {name: _make_publisher(node, name, topic) for name, topic in chosen.items()}
         self._clock = (
             None if stamps_now else node.create_publisher(import_message_class("rosgraph_msgs/msg/Clock"), "/clock", 10)

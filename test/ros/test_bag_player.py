@@ -122,6 +122,27 @@ def test_what_is_played_is_recorded(tmp_path: Path) -> None:
     assert min(late_s[6:]) < 0.05, "the recorded pace is kept"
 
 
+def test_playing_imports_no_module(tmp_path: Path) -> None:
+    """Otherwise the messages of the first second are published late, all at once, and most of them are lost."""
+    program = """
+import sys
+from pathlib import Path
+import rclpy
+from multihmr2_ros.ros.play import Player
+
+rclpy.init()
+player = Player(rclpy.create_node("player"), Path(sys.argv[1]), [], 1000.0, stamps_now=True)
+before = set(sys.modules)
+player.play()
+print("imported:", *sorted(set(sys.modules) - before))
+"""
+    bag = write_bag(tmp_path / "in.mcap", camera_messages(3, "jpeg"))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(bag)], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "imported:", done.stdout + done.stderr
+
+
 def test_a_late_topic_that_cannot_be_recorded_loses_no_message(tmp_path: Path) -> None:
     (tmp_path / "diagnostic_msgs").mkdir()  # hides the package with the type of the late topic from the recorder
     (tmp_path / "diagnostic_msgs/__init__.py").touch()
