@@ -75,20 +75,20 @@ def run(out: Path, video: Path | None, name: str) -> None:
     prepare(out, video)
     bag, recorded, overlay = out / "camera.mcap", out / "recorded.mcap", out / "people.mp4"
     if source is None:
-        print("1. simulating a recording of walking people, 8 s …", flush=True)
-        played = write_simulated_people(bag)
+        print("1. simulating a recording of 8 s, with walking people …", flush=True)
+        played = write_simulated_people(bag)  # prints the name of the bag
     else:
         print(f"1. converting {video} to a bag (at most the first {VIDEO_SECONDS} s) …", flush=True)
         played = write_video_as_bag(source, bag)
-    print(f"   → {bag}, {played} images", flush=True)
+        print(f"   → {bag}, {played} images", flush=True)
     print("2. playing the bag to the live node over DDS, and recording the node's messages …", flush=True)
     play_through_node(out, bag, recorded, weights)
     print(f"   → {recorded}: {', '.join(PUBLISHED)}, and the images\n3. people detected by the node:", flush=True)
     recording = read_recording(recorded, IMAGES, NODE)
     print_table(recording)
-    print_summary(recording, played)
+    print_summary(recording, played, bag)
     write_video(recording, overlay)
-    print(f"Open {overlay}: camera images on the left, published people on the right.")
+    print(f"Open {overlay}: camera images on the left, the newest processed image with its people on the right.")
 
 
 def prepare(out: Path, video: Path | None) -> None:

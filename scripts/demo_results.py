@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,8 @@ def print_table(recording: Recording) -> None:
     print(f"({len(chosen)} of {len(answers)} rows)\n")
 
 
-def print_summary(recording: Recording, played: int) -> None:
-    """Print identities, counts of images, and latency."""
+def print_summary(recording: Recording, played: int, bag: Path) -> None:
+    """Print identities, counts of images, and latency. bag: with the played images."""
     answers = recording.answers
     seen = Counter(human.track_id for _, message in answers for human in message.humans)
     longest = ", ".join(f"#{identity} in {count}" for identity, count in seen.most_common(IDENTITIES))
@@ -108,10 +109,12 @@ def print_summary(recording: Recording, played: int) -> None:
         + (f", {lost} lost before or after the node" if lost > 0 else "")
         + f"\nlatency, from an image's stamp to /humans: p50 {p50:.0f} ms, p95 {p95:.0f} ms"
     )
+    if len(answers) < played:
+        print(f"To process every image: . scripts/env.sh && multihmr2 run {shlex.quote(str(bag))} --out results")
 
 
 def write_video(recording: Recording, path: Path) -> None:
-    """Write a video of every image, next to the newest answer at that time, drawn on its own image.
+    """Write a video of every image, next to the newest processed image with its people. Captions give both numbers.
 
     Images of another size than the first are scaled to fit.
     """
@@ -127,8 +130,8 @@ def write_video(recording: Recording, path: Path) -> None:
             if index in answers:
                 people = people_from_human_array(answers[index], (image.shape[0], image.shape[1]))
                 drawn = draw_people(image, drawable(people), recording.faces)
-                right = captioned(fit_image(drawn, height, width), "/humans")
-            left = captioned(fit_image(image, height, width), f"{index}: camera")
+                right = captioned(fit_image(drawn, height, width), f"frame {index}: /humans")
+            left = captioned(fit_image(image, height, width), f"frame {index}: camera")
             video.write(np.hstack([left, right]), stamp * 1e-9)
 
 

@@ -114,7 +114,6 @@ install_with_uv() { # ARGUMENTS of pip install → fails unless uv has installed
 install_packages() { # ROS
   # Python compiles the files that are imported.
   local arguments=(--editable '.[test]') log=$logs/pip.log
-  say "installing Python packages into .venv (2.5 GB, a few minutes)"
   if [[ $1 == wheels ]]; then
     unset PYTHONPATH
     arguments+=(--requirement requirements-ros.txt)
@@ -259,6 +258,7 @@ install_changed_packages() {
   check_disk
   [[ $ros != wheels ]] || check_wheels
   mkdir -p "$logs"
+  say "installing Python packages into .venv (2.5 GB, a few minutes)"
   make_venv "$ros"
   install_packages "$ros"
   packages_fingerprint "$ros" >"$venv/setup.stamp"

@@ -193,6 +193,17 @@ def test_the_video_of_images_of_several_sizes(tmp_path: Path, answered: list[int
     assert frames == 3 * [(2 * 96, 64 + demo_results.CAPTION_PX)]
 
 
+@pytest.mark.parametrize(("answered", "is_proposed"), [([0], True), ([0, 1], False)])
+def test_a_user_with_dropped_images_learns_how_to_process_all(
+    tmp_path: Path, answered: list[int], is_proposed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_recording(tmp_path / "a.mcap", 2 * [(96, 64)], answered)
+    recording = demo_results.read_recording(bag, IMAGES, NODE)
+    demo_results.print_summary(recording, 2, Path("my demo/camera.mcap"))
+    command = "multihmr2 run 'my demo/camera.mcap' --out results"
+    assert (command in capsys.readouterr().out) == is_proposed
+
+
 @pytest.mark.parametrize(("name", "status"), [("a.webp", 0), ("a.mp4", 2), ("a", 2)])
 def test_an_animation_has_a_webp_file(tmp_path: Path, name: str, status: int) -> None:
     bag = write_recording(tmp_path / "a.mcap", 2 * [(96, 64)], [0, 1])
