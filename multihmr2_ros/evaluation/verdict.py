@@ -108,8 +108,8 @@ def _describe_identity(tally: Tally) -> list[str]:
     if tally.identity is None or not tally.identity.truth:
         return []
     switches, idf1 = tally.identity.switches, 100 * tally.identity.idf1
-    times = {0: "never", 1: "once"}.get(switches, f"{switches} times")
-    return [f"Track ids change {times}; {idf1:.0f} % of the bounding boxes have the correct identity (IDF1)."]
+    changes = {0: "never change", 1: "change once"}.get(switches, f"change {switches} times")
+    return [f"Track ids {changes}; {idf1:.0f} % of the bounding boxes have the correct identity (IDF1)."]
 
 
 def _describe_latency(tally: Tally) -> list[str]:

@@ -115,7 +115,7 @@ def test_the_verdict_is_what_arithmetic_says(report: Path) -> None:
     )
     assert "The mean distance error is 5.0 %" in text
     assert "5.0 % too far on average" in text
-    assert "Track ids change never; 99 % of the bounding boxes have the correct identity (IDF1)." in text
+    assert "Track ids never change; 99 % of the bounding boxes have the correct identity (IDF1)." in text
     assert text.index("Recall: 98") < text.index("All metrics"), "the verdict comes first"
 
 
