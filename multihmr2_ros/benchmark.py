@@ -327,7 +327,8 @@ def _describe_machine(device: str, threads: int) -> str:
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(torch.device(device))}, PyTorch {torch.__version__}"
     bf16 = ", ".join(list_bf16_instructions(read_cpu_description()) or ()) or "no bf16 instructions"
-    return f"{read_processor_name()}, {threads} threads, {bf16}, PyTorch {torch.__version__}"
+    thread_unit = "thread" if threads == 1 else "threads"
+    return f"{read_processor_name()}, {threads} {thread_unit}, {bf16}, PyTorch {torch.__version__}"
 
 
 def format_table(report: Row) -> str:

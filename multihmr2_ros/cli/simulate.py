@@ -137,8 +137,9 @@ def run(args: argparse.Namespace) -> int:
                     for frame, depth_mm in _render_frames(renderer, seed, scene_options, args):
                         output.write(frame, depth_mm)
                         bar.update()
-    many = f"{len(targets)} sequences of " if args.sequences is not None else ""
-    print(f"{args.out}: {many}{images} images, seed {args.seed}")
+    sequence_unit, image_unit = "sequence" if len(targets) == 1 else "sequences", "image" if images == 1 else "images"
+    many = f"{len(targets)} {sequence_unit} of " if args.sequences is not None else ""
+    print(f"{args.out}: {many}{images} {image_unit}, seed {args.seed}")
     return 0
 
 

@@ -273,7 +273,7 @@ def test_many_sequences_have_consecutive_seeds(tmp_path: Path, capsys: pytest.Ca
     more = ["--seconds", 0.3, "--vertices", "none", "--format", "jpeg"]
     folder = simulate(tmp_path / "many", "--sequences", 2, "--seed", 1_000_003, *more)
     assert sorted(path.name for path in folder.iterdir()) == ["seed_1000003.mcap", "seed_1000004.mcap"]
-    assert "2 sequences of 1 images" in capsys.readouterr().out
+    assert "2 sequences of 1 image, seed" in capsys.readouterr().out
     alone = simulate(tmp_path / "seed_1000004.mcap", "--seed", 1_000_004, *more)
     assert alone.read_bytes() == (folder / "seed_1000004.mcap").read_bytes()
     messages = decoded(alone)
