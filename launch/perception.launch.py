@@ -20,16 +20,22 @@ If an argument is omitted, the parameter has the value of params_file.
 from __future__ import annotations
 
 import os
+import sys
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import prefix_namespace
 
 # Relative name in the node → usual topic of camera drivers.
 INPUTS = {"image": "/camera/image_raw", "camera_info": "/camera/camera_info", "depth": "/camera/depth/image_raw"}
@@ -61,6 +67,10 @@ DESCRIPTIONS = {
     "autostart": "Whether the node configures and activates itself: true or false.",
     "use_sim_time": "Whether time comes from /clock: true or false.",
 }
+# Our launch files, with their arguments besides those of this one.
+FILES: dict[str, tuple[str, ...]] = {"perception.launch.py": (), "replay.launch.py": ("bag", "rate", "loop", "record")}
+# Arguments that launch itself reads.
+OF_LAUNCH = ("launch-prefix", "launch-prefix-filter", "emulate_tty", "sigterm_timeout", "sigkill_timeout")
 PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 PROFILES_BEFORE_FASTDDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE"  # the name that Humble and Jazzy read
 
@@ -124,6 +134,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Check the arguments before anything is started. Raises RuntimeError, which ends the launch with its text."""
+    check_names(context)
     if LaunchConfiguration("rviz").perform(context) == "true":
         try:
             get_package_prefix("rviz2")
@@ -132,7 +143,8 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             raise RuntimeError(f"rviz:=true needs RViz: sudo apt install ros-{distribution}-rviz2") from error
     params_file = LaunchConfiguration("params_file").perform(context)
     if not os.path.isfile(params_file):
-        raise RuntimeError(f"params_file:={params_file} does not exist: give a YAML file of parameters, or omit it")
+        problem = "is not a file" if os.path.exists(params_file) else "does not exist"
+        raise RuntimeError(f"params_file:={params_file} {problem}: give a YAML file of parameters, or omit it")
     if LaunchConfiguration("cameras").perform(context):
         for name, usual in (("rviz", "false"), ("body_prefix", "")):
             if (value := LaunchConfiguration(name).perform(context)) != usual:
@@ -144,6 +156,41 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if kind is bool and value.lower() not in ("", "true", "false"):
             raise RuntimeError(f"{name}:={value} must be true or false")
     return []
+
+
+def check_names(context: LaunchContext) -> None:
+    """Refuse arguments that do not exist: launch ignores them. Not if another launch file, with its own, includes ours.
+
+    Raises RuntimeError.
+    """
+    here = Path(__file__).resolve().parent
+    ours = [
+        Path(word).name
+        for before, word in pairwise(sys.argv)
+        if before == "multihmr2_ros" or Path(word).resolve().parent == here
+    ]
+    file = next((name for name in ours if name in FILES), None)
+    if file is None:
+        return
+    known = [argument.name for argument in generate_launch_description().get_launch_arguments()] + [*FILES[file]]
+    for argument in context.argv:
+        name = argument.split(":=")[0]
+        if name not in known and name not in OF_LAUNCH:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]}:=?" if near else "--show-args lists all arguments"
+            raise RuntimeError(f"{argument}: there is no argument {name}; {remedy}")
+
+
+def end_everything(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """End the launch with the node; with exit status 1 if the node failed, so that systemd and Docker see it.
+
+    Raises RuntimeError, which ends the launch with its text.
+    """
+    if context.is_shutdown:
+        return None
+    if event.returncode != 0:
+        raise RuntimeError(f"{event.process_name} has failed: the reason is in its messages above")
+    return Shutdown(reason=f"{event.process_name} has ended")
 
 
 def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -158,7 +205,9 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if cameras := LaunchConfiguration("cameras").perform(context).split():
         # Relative names, which each node resolves in the namespace of its camera.
         inputs = {name: value.removeprefix("/camera/") for name, value in inputs.items()}
-        namespace = LaunchConfiguration("namespace").perform(context)
+        # Node adds the namespace that an including launch file has pushed only to its own, not to these.
+        pushed = context.launch_configurations.get("ros_namespace")
+        namespace = prefix_namespace(pushed, LaunchConfiguration("namespace").perform(context))
         program["executable"] = "perception_cameras"
         program["arguments"] = [f"{namespace}/{camera}".strip("/") for camera in cameras]
     else:
@@ -173,7 +222,7 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=respawn,
             respawn_delay=2.0,
-            on_exit=None if respawn else Shutdown(reason=f"{program['executable']} has ended"),
+            on_exit=None if respawn else end_everything,
             output="screen",
         )
     ]

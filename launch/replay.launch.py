@@ -37,9 +37,11 @@ from launch.actions import (
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.ros_adapters import get_ros_node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 NODE = "perception_node"
 LOOK_AGAIN_S = 0.2
@@ -92,19 +94,50 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def play_when_the_node_listens(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Play the bag once the node has subscribed, after loading its weights; earlier messages would be lost."""
-    if not node_listens(context):
-        return [TimerAction(period=LOOK_AGAIN_S, actions=[OpaqueFunction(function=play_when_the_node_listens)])]
+    """Play the bag once the node has subscribed, after loading its weights; earlier messages would be lost.
+
+    Everything is read now: later, a launch file that includes this one in a group has taken it back.
+    """
     bag, rate, loop, rviz = (LaunchConfiguration(name).perform(context) for name in ("bag", "rate", "loop", "rviz"))
     program, clock = ["ros2", "bag", "play"], ["--clock", "100"]
     if not has_ros2_bag():
         program, clock = [sys.executable, "-m", "multihmr2_ros.ros.play"], ["--stamps", "recorded"]
-    looping = ["--loop"] if loop == "true" else []
-    player = ExecuteProcess(cmd=[*program, bag, *clock, "--rate", rate, *looping], name="play", output="screen")
-    if rviz == "true":
-        return [player]
-    end = TimerAction(period=LAST_IMAGE_S, actions=[Shutdown(reason="the bag has ended")])
-    return [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end]))]
+    command = [*program, bag, *clock, "--rate", rate, *(["--loop"] if loop == "true" else [])]
+    player = ExecuteProcess(cmd=command, name="play", env=dict(context.environment), output="screen")
+    actions: list[LaunchDescriptionEntity] = [player]
+    if rviz != "true":
+        actions.append(RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end_after_last_image)))
+    image = in_namespace(LaunchConfiguration("image").perform(context), context)
+    return when_subscribed(context, [image, f"{image}/compressed"], actions)
+
+
+def when_subscribed(
+    context: LaunchContext, topics: list[str], actions: list[LaunchDescriptionEntity]
+) -> list[LaunchDescriptionEntity]:
+    """Return the actions once the node has subscribed to one of the topics."""
+    graph = get_ros_node(context)
+    if any(info.node_name == NODE for topic in topics for info in graph.get_subscriptions_info_by_topic(topic)):
+        return actions
+    again = OpaqueFunction(function=when_subscribed, args=[topics, actions])
+    return [TimerAction(period=LOOK_AGAIN_S, actions=[again])]
+
+
+def end_after_last_image(event: ProcessExited, context: LaunchContext) -> TimerAction:
+    """Raises RuntimeError, which ends the launch with exit status 1, if the player failed."""
+    fail_with_it(event, context)
+    return TimerAction(period=LAST_IMAGE_S, actions=[Shutdown(reason="the bag has ended")])
+
+
+def end_without_recorder(event: ProcessExited, context: LaunchContext) -> Shutdown:
+    """Replaying the rest of the bag is useless. Raises RuntimeError, as above, if the recorder failed."""
+    fail_with_it(event, context)
+    return Shutdown(reason="the recorder has ended")
+
+
+def fail_with_it(event: ProcessExited, context: LaunchContext) -> None:
+    """Raise RuntimeError if the process failed by itself."""
+    if event.returncode != 0 and not context.is_shutdown:
+        raise RuntimeError(f"{event.process_name} has failed: the reason is in its messages above")
 
 
 def recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -122,24 +155,16 @@ def recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     command = ["ros2", "bag", "record", "--use-sim-time", "--output", record, *topics]
     if not has_ros2_bag():
         command = [sys.executable, "-m", "multihmr2_ros.ros.record", record, "--topics", *topics]
-    # If the recorder ends, playing the rest of the bag is useless.
-    return [
-        ExecuteProcess(cmd=command, name="record", on_exit=Shutdown(reason="the recorder has ended"), output="screen")
-    ]
-
-
-def node_listens(context: LaunchContext) -> bool:
-    """Return whether the node has subscribed to images, raw or compressed."""
-    graph = get_ros_node(context)
-    image = in_namespace(LaunchConfiguration("image").perform(context), context)
-    topics = (image, f"{image}/compressed")
-    return any(info.node_name == NODE for topic in topics for info in graph.get_subscriptions_info_by_topic(topic))
+    return [ExecuteProcess(cmd=command, name="record", on_exit=end_without_recorder, output="screen")]
 
 
 def in_namespace(name: str, context: LaunchContext) -> str:
     """Return the full name of a topic of the node."""
-    namespace = LaunchConfiguration("namespace").perform(context).strip("/")
-    return name if name.startswith("/") else "/".join(["", *namespace.split(), name])
+    if name.startswith("/"):
+        return name
+    pushed = context.launch_configurations.get("ros_namespace")  # by a launch file that includes this one
+    namespace = prefix_namespace(pushed, LaunchConfiguration("namespace").perform(context))
+    return f"{make_namespace_absolute(namespace).rstrip('/')}/{name}"
 
 
 def has_ros2_bag() -> bool:
