@@ -38,5 +38,7 @@ RUN source /opt/ros/jazzy/setup.bash \
 RUN printf '%s\n' '#!/bin/bash' 'set -e' 'source /opt/ros/jazzy/setup.bash' 'source /ros2_ws/.venv/bin/activate' \
     'source /ros2_ws/install/setup.bash' 'exec "$@"' > /entrypoint.sh \
     && chmod +x /entrypoint.sh
+# After SIGTERM, Docker's default, `ros2 launch` ends without stopping the node.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["/entrypoint.sh"]
 CMD ["ros2", "launch", "multihmr2_ros", "perception.launch.py"]

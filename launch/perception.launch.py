@@ -182,11 +182,11 @@ def check_names(context: LaunchContext) -> None:
 
 
 def end_everything(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-    """End the launch with the node; with exit status 1 if the node failed, so that systemd and Docker see it.
+    """End the launch with the process; with exit status 1 if the process failed, so that systemd and Docker see it.
 
     Raises RuntimeError, which ends the launch with its text.
     """
-    if context.is_shutdown:
+    if context.is_shutdown:  # launch fails if it is shut down twice
         return None
     if event.returncode != 0:
         raise RuntimeError(f"{event.process_name} has failed: the reason is in its messages above")
@@ -247,7 +247,7 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 "--fixed-frame",
                 LaunchConfiguration("rviz_frame"),
             ],
-            on_exit=Shutdown(reason="RViz has ended"),
+            on_exit=end_everything,
             output="screen",
         )
     ]

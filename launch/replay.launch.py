@@ -122,22 +122,28 @@ def when_subscribed(
     return [TimerAction(period=LOOK_AGAIN_S, actions=[again])]
 
 
-def end_after_last_image(event: ProcessExited, context: LaunchContext) -> TimerAction:
+def end_after_last_image(event: ProcessExited, context: LaunchContext) -> TimerAction | None:
     """Raises RuntimeError, which ends the launch with exit status 1, if the player failed."""
-    fail_with_it(event, context)
+    if not ends_by_itself(event, context):
+        return None
     return TimerAction(period=LAST_IMAGE_S, actions=[Shutdown(reason="the bag has ended")])
 
 
-def end_without_recorder(event: ProcessExited, context: LaunchContext) -> Shutdown:
+def end_without_recorder(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
     """Replaying the rest of the bag is useless. Raises RuntimeError, as above, if the recorder failed."""
-    fail_with_it(event, context)
-    return Shutdown(reason="the recorder has ended")
+    return Shutdown(reason="the recorder has ended") if ends_by_itself(event, context) else None
 
 
-def fail_with_it(event: ProcessExited, context: LaunchContext) -> None:
-    """Raise RuntimeError if the process failed by itself."""
-    if event.returncode != 0 and not context.is_shutdown:
+def ends_by_itself(event: ProcessExited, context: LaunchContext) -> bool:
+    """Return whether the launch was not yet ending: launch fails if it is shut down twice.
+
+    Raises RuntimeError if the process failed by itself.
+    """
+    if context.is_shutdown:
+        return False
+    if event.returncode != 0:
         raise RuntimeError(f"{event.process_name} has failed: the reason is in its messages above")
+    return True
 
 
 def recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -107,7 +107,7 @@ class Launched:
     def interrupt(self) -> int:
         """Send SIGINT to the whole process group, like Ctrl-C in a terminal, and return the exit status."""
         os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=TIMEOUT_S)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -357,6 +357,14 @@ def test_replay_ends_when_the_node_cannot_start(launched: Callable[..., Launched
     here = launched("replay.launch.py", f"bag:={tmp_path}", "checkpoint:=no_such_file.pt")
     assert here.process.wait(timeout=TIMEOUT_S) == 1
     assert "perception_node-1 has failed" in here.output
+
+
+def test_ctrl_c_ends_a_replay_and_its_recorder_cleanly(launched: Callable[..., Launched], tmp_path: Path) -> None:
+    here = launched("replay.launch.py", f"bag:={tmp_path}", f"record:={tmp_path}/people", "autostart:=false")
+    here.until(lambda: "recording /diagnostics" in here.output)
+    assert here.interrupt() == 0
+    assert here.output.count("process has finished cleanly") == 2
+    assert "Caught exception" not in here.output
 
 
 def test_replay_fails_with_its_player(
