@@ -82,6 +82,11 @@ def start_rclpy(arguments: Sequence[str]) -> None:
     """
     check_arguments(arguments)
     _initialize_rclpy(arguments, "perception_node")
+    interrupt_on_stop_signals()
+
+
+def interrupt_on_stop_signals() -> None:
+    """From now on, the first SIGINT or SIGTERM raises KeyboardInterrupt. Later ones are ignored."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
 
@@ -114,10 +119,16 @@ def _choose_log_folder() -> None:
 
 
 def _interrupt(*_: Any) -> None:
-    # A launch file and the terminal both send the signal; ignore the second one.
+    _ignore_stop_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_stop_signals() -> None:
+    """Ignore SIGINT and SIGTERM: a launch file and the terminal both send one, and the second would end the process
+    with an error while it ends.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def run_tool(
@@ -153,10 +164,15 @@ def resolve_topic(node: Any, name: str) -> str:
 
 
 def collect_stop_signals() -> list[int]:
-    """Return a list to which SIGINT and SIGTERM are appended from now on."""
+    """Return a list to which the first SIGINT or SIGTERM is appended from now on. Later ones are ignored."""
     received: list[int] = []
+
+    def collect(number: int, _: Any) -> None:
+        _ignore_stop_signals()
+        received.append(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: received.append(number))
+        signal.signal(number, collect)
     return received
 
 

@@ -21,7 +21,6 @@ current time: latencies can then be measured, and nodes do not discard the image
 from __future__ import annotations
 
 import argparse
-import signal
 import struct
 import sys
 import time
@@ -37,7 +36,7 @@ from multihmr2_ros.bags.stamps import NS, prepare_restamping, read_stamp_ns, res
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
 
-from .command_line import resolve_topic, run_tool
+from .command_line import interrupt_on_stop_signals, resolve_topic, run_tool
 from .conversions import import_message_class
 from .qos import choose_playing_qos
 
@@ -206,8 +205,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return 0 if played or interrupted, 2 for a user error."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_stop_signals()  # a shell's background jobs begin with SIGINT ignored
     try:
         return run_tool("play", _make_parser(), _run, args)
     except KeyboardInterrupt:  # before the bag was open

@@ -20,11 +20,36 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
+
+from multihmr2_ros.ros.command_line import collect_stop_signals, interrupt_on_stop_signals
 from test import paths
+
+
+@pytest.fixture
+def stop_signals() -> Iterator[None]:
+    """Restore this process's handlers after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("stop_signals")
+def test_the_second_signal_of_a_terminal_and_a_launch_file_is_ignored() -> None:
+    received = collect_stop_signals()
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+        signal.raise_signal(number)
+    assert received == [signal.SIGINT]
+    interrupt_on_stop_signals()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
