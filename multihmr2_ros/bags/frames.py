@@ -124,7 +124,7 @@ class BagSource(FrameSource):
                 index += 1
         losses = [f"the bag is damaged or cut off ({bag.damage})"] if bag.damage else []
         losses += [f"{unreadable} messages were skipped ({reason})"] if unreadable else []
-        losses += [f"{late} images were skipped (they are older than the image before them)"] if late else []
+        losses += [f"images that are older than the image before were skipped: {late}"] if late else []
         if index == 0:
             raise UserError(
                 f"no image on {self._topic} of {self._path} can be read: {'; '.join(losses) or 'it is empty'}"

@@ -79,7 +79,7 @@ def test_images_out_of_order_are_left_out_as_by_the_node(tmp_path: Path) -> None
     with BagSource(write_bag(tmp_path / "bag.mcap", messages)) as source:
         frames = list(source)
         assert [int(frame.image[0, 0, 0]) for frame in frames] == [0, 10, 30, 40, 50]
-        assert "1 images were skipped (they are older than the image before them)" in source.damage
+        assert "images that are older than the image before were skipped: 1" in source.damage
 
 
 def test_a_bag_whose_time_jumps_back_keeps_all_other_images(tmp_path: Path) -> None:
