@@ -69,9 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "10 m, noise of 1.5 mm at 1 m that grows with the square of the depth, holes at contours and in patches "
         "(default: none)",
     )  # fmt: skip
-    parser.add_argument(
-        "--format", choices=("raw", "jpeg"), default="raw", help="image format in a bag (default: %(default)s)"
-    )
+    parser.add_argument("--format", choices=("raw", "jpeg"), help="image format in a bag (default: raw)")
     parser.add_argument(
         "--vertices", choices=("none", "low", "full"), default="low",
         help="mesh of the true people: none, low (615 vertices) or full (19158 vertices) (default: %(default)s)",
@@ -151,6 +149,8 @@ def _make_scene_options(args: argparse.Namespace) -> SceneOptions:
             raise UserError(f"--{name} must be above 0, got {value:g}")
     if args.seed < 0:
         raise UserError(f"--seed must be 0 or more, got {args.seed}")
+    if args.format is not None and args.kind != "bag":
+        raise UserError(f"--format is for bags, got --as {args.kind}, whose images are PNG files; omit --format")
     width, height = options.parse_size(args.size)
     folders = {name: getattr(args, name) for name in FOLDERS}
     for name, folder in folders.items():

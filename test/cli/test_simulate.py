@@ -298,6 +298,8 @@ def test_nobody_is_a_message_too(tmp_path: Path) -> None:
         (["--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["--size", "big"], "a size must be WIDTHxHEIGHT"),
         (["--size", "0x10"], "images must have at least 1 x 1 px"),
+        (["--size", "99999x99999"], "images must have at most"),
+        (["--as", "images", "--format", "jpeg"], "--format is for bags"),
         (["--sequences", "0"], "--sequences must be 1 or more"),
         (["--motions", "nowhere"], "--motions must be a folder of BVH files"),
         (["--garments", "EMPTY"], "expected garments"),

@@ -119,7 +119,11 @@ def test_narrow_options_are_kept() -> None:
         {"distance_m": (0.0, 5.0)},
         {"duration_s": -1.0},
         {"duration_s": float("inf")},
+        {"duration_s": float("nan")},
+        {"duration_s": 1e9},
         {"frame_rate_hz": 0.0},
+        {"frame_rate_hz": 1e9},
+        {"width": 99_999, "height": 99_999},
     ],
 )
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:

@@ -16,11 +16,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from multihmr2_ros.errors import UserError
+
+MAX_PIXELS = 100_000_000  # as in images that can be read
+MAX_DURATION_S = 86_400.0
+MAX_FRAME_RATE_HZ = 1000.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class SceneOptions:
         """Raise UserError for values with which no scene can be sampled."""
         if self.width < 1 or self.height < 1:
             raise UserError(f"images must have at least 1 x 1 px, got {self.width} x {self.height} px; enlarge them")
+        if self.width * self.height > MAX_PIXELS:
+            raise UserError(
+                f"images must have at most {MAX_PIXELS} pixels, got {self.width} x {self.height} px; make them smaller"
+            )
         for name, minimum, maximum in (
             ("people", 0, 100),
             ("vertical_fov_deg", 1.0, 170.0),
@@ -60,7 +67,10 @@ class SceneOptions:
                 raise UserError(
                     f"{name} must be (minimum, maximum) within {minimum} to {maximum}, got ({low}, {high}); correct it"
                 )
-        if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
-            raise UserError(f"duration_s must be 0 or more, got {self.duration_s}; correct it")
-        if not (math.isfinite(self.frame_rate_hz) and self.frame_rate_hz > 0):
-            raise UserError(f"frame_rate_hz must be above 0, got {self.frame_rate_hz}; correct it")
+        if not 0 <= self.duration_s <= MAX_DURATION_S:
+            raise UserError(f"duration_s must be 0 to {MAX_DURATION_S:g}, got {self.duration_s:g}; correct it")
+        if not 0 < self.frame_rate_hz <= MAX_FRAME_RATE_HZ:
+            raise UserError(
+                f"frame_rate_hz must be above 0 and at most {MAX_FRAME_RATE_HZ:g}, got {self.frame_rate_hz:g}; "
+                "correct it"
+            )
