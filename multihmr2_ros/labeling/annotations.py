@@ -162,7 +162,9 @@ def _read_size(entry: dict[str, Any]) -> tuple[int, int]:
 def _read_person(entry: dict[str, Any], rows: dict[int, int]) -> PersonAnnotation:
     x, y, width, height = _read_numbers(entry["bbox"], 4)
     points = _read_numbers(entry.get("keypoints") or [0] * 51, 51).reshape(17, 3)
-    unsure = bool(entry.get("iscrowd", 0)) or not (width > 0 and height > 0)
+    box = np.array([x, y, x + width, y + height], np.float32)
+    has_area = box[2] > box[0] and box[3] > box[1]  # after rounding to float32
+    unsure = bool(entry.get("iscrowd", 0)) or not has_area
     trusted = points[:, 2] > 0
     weights = np.where(points[:, 2] == 1, OCCLUDED_WEIGHT, trusted)
     if "keypoint_score" in entry:
@@ -172,7 +174,6 @@ def _read_person(entry: dict[str, Any], rows: dict[int, int]) -> PersonAnnotatio
         landmarks = _read_numbers(entry["landmarks_3d_mm"], LANDMARK_COUNT * 3).reshape(LANDMARK_COUNT, 3)
         if "landmark_visibility" in entry:
             visibility = np.clip(_read_numbers(entry["landmark_visibility"], LANDMARK_COUNT), 0.0, 1.0)
-    box = np.array([x, y, x + width, y + height], np.float32)
     keypoints = np.where(trusted[:, None], points[:, :2], 0.0).astype(np.float32)
     return PersonAnnotation(
         rows[int(entry["image_id"])], unsure, box, keypoints, weights.astype(np.float32), trusted, landmarks, visibility

@@ -210,4 +210,4 @@ def save_bodies(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
             info = zipfile.ZipInfo(f"{name}.npy")  # with a fixed time stamp
             info.compress_type = zipfile.ZIP_DEFLATED
             with file.open(info, "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+                np.lib.format.write_array(entry, np.asarray(array, order="C"), allow_pickle=False)

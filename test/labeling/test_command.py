@@ -78,6 +78,7 @@ def test_a_coco_file_becomes_bodies_that_training_reads(tmp_path: Path, capsys: 
     assert bodies["rotations"].shape == (3, 163, 3, 3)
     assert not bodies["metric"]
     assert bodies["complete"]
+    assert bodies["complete"].shape == bodies["metric"].shape == ()
     assert (bodies["error"] < 0.02).all()
     assert bodies["bone_seen"].sum(axis=1).tolist() == [16, 16, 16]
     assert bodies["other_ignore"].tolist() == [False, False, True]
@@ -213,6 +214,13 @@ def test_mistakes_are_one_line(
     assert message in printed
     assert printed.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people.json"]
+
+
+def test_a_box_whose_sides_vanish_in_rounding_is_unsure(tmp_path: Path) -> None:
+    """Its keypoint errors, which are relative to the longer side, would be NaN, as would their mean."""
+    described = coco_of(make_scene(1).people)
+    described["annotations"][0]["bbox"] = [1e6, 1e6, 1e-3, 1e-3]
+    assert read_coco(save_coco(tmp_path / "people.json", described), FOV_RAD).unsure.all()
 
 
 def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
