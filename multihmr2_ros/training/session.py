@@ -435,14 +435,19 @@ class _RenderMonitor:
 
 @contextmanager
 def stop_on_signals(stop: StopRequest) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a stop request; a second SIGINT interrupts at once."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a stop request; a second SIGINT interrupts at once.
+
+    An ignored SIGHUP (nohup) stays ignored.
+    """
 
     def request(number: int, frame: FrameType | None) -> None:
         if stop.reason and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.reason = f"{signal.Signals(number).name} was received"
 
-    numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    numbers: list[signal.Signals] = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # a closed terminal
     before: list[Callable[[int, FrameType | None], object] | int | None] = [
         signal.signal(number, request) for number in numbers
     ]

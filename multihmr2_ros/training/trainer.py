@@ -377,11 +377,11 @@ def _stop_opencv_threads() -> Iterator[None]:
 
 
 def _ignore_worker_signals(worker: int) -> None:
-    """Set up a loader process: one thread, SIGINT and SIGTERM ignored.
+    """Set up a loader process: one thread, SIGINT, SIGTERM and SIGHUP ignored.
 
-    SLURM and systemd send SIGTERM to every process of a job, but only the trainer handles it: it ends its loaders, and
-    they also end when it dies.
+    SLURM and systemd send SIGTERM to every process of a job, and a closed terminal SIGHUP, but only the trainer handles
+    them: it ends its loaders, and they also end when it dies.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
