@@ -26,6 +26,7 @@ from multihmr2_ros.training.data import BatchConfig
 from multihmr2_ros.training.losses import LossConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
 
+MAX_SEED = 2**63 - 1  # of PyTorch
 NETWORKS = {
     "nano": NANO,
     "scratch": SCRATCH,
@@ -77,6 +78,8 @@ class TrainingConfig:
         for name in ("loader_workers", "threads", "start_images", "most_views", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.seed > MAX_SEED:
+            raise UserError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay must be from 0 to below 1, got {self.ema_decay}")
         if self.precision not in ("auto", "fp32", "bf16"):

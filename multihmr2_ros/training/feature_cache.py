@@ -200,12 +200,15 @@ class CachedBatches(Dataset[Batch]):
     """The batches in the files of some folders, by step; each epoch has a new random order."""
 
     def __init__(self, folders: Sequence[Path], seed: int, rank: int = 0) -> None:
-        self.paths = [path for folder in folders for path in _list_batches(folder)]
+        self.paths = []
+        for folder in folders:
+            paths = _list_batches(folder)
+            if not paths:
+                raise UserError(
+                    f"expected batches with features in {folder}, found none; write them with --features-only"
+                )
+            self.paths += paths
         self.seed, self.rank = seed, rank
-        if not self.paths:
-            raise UserError(
-                f"expected batches with features in {folders[0]}, found none; write them with --features-only"
-            )
 
     def __getitem__(self, step: int) -> Batch:
         epoch, place = divmod(step, len(self.paths))

@@ -285,8 +285,8 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="remove it"):
         CachedBatches([tmp_path], 0)[0]
-    with pytest.raises(UserError, match="--features-only"):
-        CachedBatches([tmp_path / "none"], 0)
+    with pytest.raises(UserError, match="none, found none; write them with --features-only"):
+        CachedBatches([tmp_path, tmp_path / "none"], 0)
 
 
 @pytest.fixture
@@ -341,6 +341,18 @@ def test_only_the_encoder_of_the_features_is_trained_on(
     assert caplog.messages[-1].endswith("its features may be of another encoder")
     assert main([*options, "--features-only", "--batches", "2", "--seed", "1"]) == 0
     assert caplog.messages[-1].endswith("its batches may have other settings")
+
+
+@pytest.mark.parametrize(
+    "more", [["--empty-images", "{tmp}/photographs"], ["--augmentation", "flip=0"], ["--input-size", "64"]]
+)
+def test_options_of_images_are_refused_with_stored_features(
+    tmp_path: Path, features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    options = [*features[1], "--device", "cpu", "--steps", "1", "--out", str(tmp_path / "run")]
+    assert main([*options, *(word.format(tmp=tmp_path) for word in more)]) == 2
+    assert f"{more[0]} has no effect on the stored batches of --features" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_reference_model_has_the_encoder_of_the_features(

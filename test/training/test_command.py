@@ -100,6 +100,11 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
         (["--render-only"], "--render-only needs --cache"),
+        (["--render-only", "--cache", "{tmp}/cache", "--images", "-5"], "--images must be 1 or more"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--time-limit", "-5"], "--time-limit must be above 0"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--time-limit", "nan"], "--time-limit must be above 0"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--render-share", "nan"], "--render-share must be from 0"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--seed", "99999999999999999999"], "seed must be at most"),
         (["--out", "{tmp}/run", "--sam2", "{tmp}"], "--sam2 needs --cache"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}/none"], "--sam2 must be a folder"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--sam2", "{tmp}"], "JSON file with track_feature_width"),
@@ -142,9 +147,9 @@ def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]
         yield run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: Path, number: signal.Signals) -> None:
-    """Signals reach the loaders, too: SIGINT from a terminal's Ctrl-C, SIGTERM from SLURM."""
+    """Signals reach the loaders, too: SIGINT from a terminal's Ctrl-C, SIGTERM from SLURM, SIGHUP from a closed one."""
     with running(tmp_path, render_cache) as run:
         os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=180)
