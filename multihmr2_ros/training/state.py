@@ -136,4 +136,6 @@ def _find_newest(folder: Path, device: torch.device) -> dict[str, Any]:
         if isinstance(state, dict) and state.get("format") == FORMAT:
             return state
         logger.warning("%s was not written by multihmr2 train; it is skipped", path)
-    raise UserError(f"expected the state of a training run in {folder}, found none; start a run without --resume, in a new folder")
+    raise UserError(
+        f"expected the state of a training run in {folder}, found none; start a run without --resume, in a new folder"
+    )

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def test_photographs_are_found_cropped_and_flipped(pictures: Path) -> None:
     np.testing.assert_array_equal(flipped, plain[:, ::-1])
     cropped = render_backdrop(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
     np.testing.assert_array_equal(cropped, plain[:50, 80:])
+
+
+def test_many_large_photographs_do_not_stay_in_memory(tmp_path: Path) -> None:
+    size = 1000 * 1000 * 3
+    tracemalloc.start()
+    try:
+        for number in range(8):
+            path = tmp_path / f"{number}.png"
+            path.write_bytes(cv2.imencode(".png", np.full((1000, 1000, 3), number, np.uint8))[1].tobytes())
+            render_backdrop(Backdrop(0, "sky", path, attached="camera"), 32, 24, lambda: np.zeros((24, 32, 3)))
+        assert tracemalloc.get_traced_memory()[0] < 3 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_textures_become_coarser_and_keep_their_mean(pictures: Path) -> None:

@@ -32,12 +32,11 @@ Radiance = NDArray[np.float32]
 
 TEXTURE_SIZE = 256
 TEXTURE_LEVELS = 6
-IMAGE_CACHE = 256
+BACKDROP_CACHE = 2  # photographs of cameras have tens of megabytes each; all images of a scene use one
 DRAWN_SIZE = (320, 640)
 LINEAR_OF_BYTE = to_linear(np.arange(256, dtype=np.float32) / 255.0)
 
 
-@functools.lru_cache(maxsize=IMAGE_CACHE)
 def load_image(path: Path) -> NDArray[np.uint8]:
     """Read an image (h, w, 3) uint8 RGB; UserError if the file is not an image."""
     try:
@@ -84,7 +83,7 @@ def render_backdrop(backdrop: Backdrop, width: int, height: int, rays: Callable[
     return LINEAR_OF_BYTE[image] * np.array(backdrop.gain, np.float32)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=BACKDROP_CACHE)
 def _load_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
     """Load the backdrop's image (h, w, 3) sRGB, cropped and flipped."""
     if backdrop.photograph is None:
