@@ -280,6 +280,8 @@ def test_fitted_bodies_supervise_bodies_and_what_the_file_says(tmp_path: Path, f
         ({"shape": np.full((3, 6), "a")}, "shape must be numbers, got <U1"),
         ({"shape": np.full((3, 6), None)}, "cannot read .* as a file of fitted bodies"),
         ({"rotations": np.full((3, 163, 3, 3), np.nan)}, "rotations must be finite, got nan in row 0"),
+        ({"rotations": np.full((3, 163, 3, 3), 2 * np.eye(3))}, "must be rotation matrices, got others in row 0"),
+        ({"rotations": np.full((3, 163, 3, 3), -np.eye(3))}, "must be rotation matrices, got others in row 0"),
         ({"image": np.zeros(3)}, "image must be text, got float64"),
         ({"placed": np.full(3, "yes")}, "placed must be bool"),
         ({"complete": np.array([True, False])}, r"complete must be one bool, got bool \(2,\)"),
@@ -289,6 +291,16 @@ def test_fitted_bodies_supervise_bodies_and_what_the_file_says(tmp_path: Path, f
 def test_wrong_files_of_fitted_bodies_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PseudoTruthReader(tmp_path, pseudo_labels(tmp_path / "labels.npz", **changes))
+
+
+def test_image_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    write_image(tmp_path, "secret.png", (160, 120))
+    (tmp_path / "images").mkdir()
+    names = np.array(["../secret.png", str(tmp_path / "secret.png"), "../secret.png"])
+    reader = PseudoTruthReader(tmp_path / "images", pseudo_labels(tmp_path / "labels.npz", image=names))
+    for index in range(2):
+        with pytest.raises(UserError, match="image names must be paths inside"):
+            reader.sample(index)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped bytes", "foreign", "one array"])

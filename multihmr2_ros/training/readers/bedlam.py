@@ -31,7 +31,13 @@ import numpy as np
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import UnreadableImageError, read_image
-from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, group_rows_by_image, load_npz
+from multihmr2_ros.training.readers.common import (
+    center_from_keypoints,
+    check_folder,
+    group_rows_by_image,
+    load_npz,
+    make_image_path,
+)
 from multihmr2_ros.training.samples import Sample, make_blank_people
 
 # COCO's keypoints in OpenPose's BODY_25.
@@ -74,7 +80,7 @@ class BedlamReader:
     def sample(self, index: int) -> Sample:
         """Return image number `index`, ordered by name."""
         name, rows = self._images[index]
-        image = read_image(self._folder / name)
+        image = read_image(make_image_path(self._folder, name))
         size = np.array([image.shape[1], image.shape[0]], np.float32)
         keypoints = self._keypoints[rows][..., :2]
         arrays = make_blank_people(len(rows))
@@ -93,7 +99,7 @@ class BedlamReader:
         """Raise UserError for portrait scenes: their images are rotated by 90°, their labels are for upright images."""
         for name, rows in self._images:
             try:
-                height, width = read_image(self._folder / name).shape[:2]
+                height, width = read_image(make_image_path(self._folder, name)).shape[:2]
             except UnreadableImageError:
                 continue
             twice_cx, twice_cy = 2 * self._k[rows[0], :2, 2]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
-from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder
+from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, make_image_path
 from multihmr2_ros.training.samples import Sample, make_blank_people
 
 MAX_COORDINATE_PX = 1e6  # absolute value
@@ -51,7 +51,7 @@ class CocoReader:
                 if annotation["image_id"] in entries and len(annotation.get("keypoints") or NO_KEYPOINTS) == 51:
                     people.setdefault(annotation["image_id"], []).append(_read_person(annotation))
             self._images = [
-                (images / entries[key]["file_name"], _read_labeled_size(entries[key]), people[key])
+                (make_image_path(images, entries[key]["file_name"]), _read_labeled_size(entries[key]), people[key])
                 for key in sorted(people)
             ]
         except OSError as error:

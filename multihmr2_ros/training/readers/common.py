@@ -60,6 +60,13 @@ def center_from_keypoints(
     return location, known
 
 
+def make_image_path(folder: Path, name: str) -> Path:
+    """Return folder / name. Raises UserError if the name, from a file of labels, leads out of the folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"image names must be paths inside {folder}, got {name!r:.80}; correct the file of labels")
+    return folder / name
+
+
 class NamedSource(Protocol):
     """A reader with file names of its images."""
 

@@ -56,7 +56,13 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.people import BONE_COUNT
-from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, group_rows_by_image, load_npz
+from multihmr2_ros.training.readers.common import (
+    center_from_keypoints,
+    check_folder,
+    group_rows_by_image,
+    load_npz,
+    make_image_path,
+)
 from multihmr2_ros.training.samples import Sample, make_blank_people
 
 # Array → shape of a row, and the kinds of its type.
@@ -73,6 +79,7 @@ OTHER_ROWS: RowTypes = {
 }  # fmt: skip
 IMAGE_LIST_ROWS: RowTypes = {"pictures": ((), TEXT)}
 SIZE_ROWS: RowTypes = IMAGE_LIST_ROWS | {"image_size": ((2,), NUMBER)}
+MAX_ROTATION_ERROR = 0.01  # of RᵀR, from the identity
 MAY_BE_UNKNOWN = ("centre", "keypoints", "other_keypoints")  # people and keypoints that are not finite are ignored
 
 
@@ -87,6 +94,7 @@ class PseudoTruthReader:
         optional = (*OPTIONAL_ROWS, *OTHER_ROWS, *SIZE_ROWS, "complete", "metric")
         content = load_npz(labels, ROWS, optional, "a file of fitted bodies")
         self._bodies = _read_rows(content, ROWS, labels)
+        _check_rotations(self._bodies["rotations"], labels)
         n = len(self._bodies["image"])
         for name, (row, kinds) in OPTIONAL_ROWS.items():
             blank = np.zeros((n, *row), np.float32 if name == "keypoints" else np.bool_)
@@ -145,7 +153,7 @@ class PseudoTruthReader:
         arrays["keypoint_visible"] &= ~arrays["ignore"][:, None]
         arrays["location"][arrays["ignore"]] = 0.0
         k = bodies["k"][0].astype(np.float64) if self._metric and count else None
-        image = read_image(self._folder / name, self.labeled_sizes.get(name))
+        image = read_image(make_image_path(self._folder, name), self.labeled_sizes.get(name))
         return Sample(image, k, self._complete, name, **arrays)
 
 
@@ -170,6 +178,14 @@ def _read_rows(
                 "out this person"
             )
     return {name: content[name] for name in rows}
+
+
+def _check_rotations(rotations: NDArray[Any], labels: Path) -> None:
+    """Raise UserError if one of the matrices (N, 163, 3, 3) is not a rotation."""
+    for row, matrices in enumerate(rotations):
+        error = np.abs(matrices.swapaxes(-1, -2) @ matrices - np.eye(3)).max()
+        if error > MAX_ROTATION_ERROR or (np.linalg.det(matrices) < 0).any():
+            raise UserError(f"{labels}: rotations must be rotation matrices, got others in row {row}; write it again")
 
 
 def _read_flag(content: dict[str, NDArray[Any]], name: str, labels: Path) -> bool:
