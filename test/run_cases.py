@@ -43,6 +43,7 @@ from typing import Any
 import av
 import numpy as np
 
+from test.helpers.signals import stop_ignoring_signals
 from test.paths import ROOT
 
 
@@ -253,7 +254,9 @@ def case15(trial: Trial) -> Iterator[Row]:
         out = trial.out()
         program = [sys.executable, "-m", "multihmr2_ros.cli.main", "run", "long.mp4", "--out", str(out)]
         env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-        with subprocess.Popen(program, cwd=trial.folder, env=env, stderr=subprocess.PIPE, text=True) as running:
+        with subprocess.Popen(
+            program, cwd=trial.folder, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=stop_ignoring_signals
+        ) as running:
             deadline = time.monotonic() + 120
             while time.monotonic() < deadline and not list(out.glob(".*.tmp")) and running.poll() is None:
                 time.sleep(0.2)

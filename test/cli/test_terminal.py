@@ -29,6 +29,7 @@ from PIL import Image
 
 from multihmr2_ros.cli.main import VERBS, main
 from multihmr2_ros.media.video import VideoWriter
+from test.helpers.signals import stop_ignoring_signals
 
 COMMAND = [sys.executable, "-m", "multihmr2_ros.cli.main"]
 
@@ -53,12 +54,6 @@ import multihmr2_ros.cli.doctor
 multihmr2_ros.cli.doctor.run = write
 sys.exit(command.main(["doctor"]))
 """
-
-
-def stop_ignoring_signals() -> None:
-    """Reset signals in a new process: under nohup or in a shell's background, child processes ignore some."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -32,6 +32,7 @@ import torch
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.training.state import list_state_paths
 from multihmr2_ros.training.training_log import read_log
+from test.helpers.signals import stop_ignoring_signals
 from test.helpers.training_runs import NETWORK
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,11 +141,15 @@ def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
+        preexec_fn=stop_ignoring_signals,
     ) as run:
-        log, deadline = folder / "run" / "log.jsonl", time.monotonic() + 180
-        while not log.is_file() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        yield run
+        try:
+            log, deadline = folder / "run" / "log.jsonl", time.monotonic() + 180
+            while not log.is_file() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            yield run
+        finally:
+            run.kill()  # after a failure; otherwise it has ended
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
