@@ -182,7 +182,7 @@ def _read_rows(
 
 def _check_rotations(rotations: NDArray[Any], labels: Path) -> None:
     """Raise UserError if one of the matrices (N, 163, 3, 3) is not a rotation."""
-    for row, matrices in enumerate(rotations):
+    for row, matrices in enumerate(rotations.astype(np.float32)):  # NumPy has no determinant of float16
         error = np.abs(matrices.swapaxes(-1, -2) @ matrices - np.eye(3)).max()
         if error > MAX_ROTATION_ERROR or (np.linalg.det(matrices) < 0).any():
             raise UserError(f"{labels}: rotations must be rotation matrices, got others in row {row}; write it again")
