@@ -30,6 +30,7 @@ import pytest
 import torch
 
 from multihmr2_ros.cli.main import main
+from multihmr2_ros.training.session import StopRequest, stop_on_signals
 from multihmr2_ros.training.state import list_state_paths
 from multihmr2_ros.training.training_log import read_log
 from test.helpers.signals import stop_ignoring_signals
@@ -152,15 +153,28 @@ def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]
             run.kill()  # after a failure; otherwise it has ended
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: Path, number: signal.Signals) -> None:
-    """Signals reach the loaders, too: SIGINT from a terminal's Ctrl-C, SIGTERM from SLURM, SIGHUP from a closed one."""
+    """Signals reach the loaders, too: SIGINT from a terminal's Ctrl-C, SIGTERM from SLURM."""
     with running(tmp_path, render_cache) as run:
         os.killpg(run.pid, number)
         output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
     assert output.startswith(f"stopped because {number.name} was received: step ")
     assert list_state_paths(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("before", "reason"), [(signal.SIG_DFL, "SIGHUP was received"), (signal.SIG_IGN, "")])
+def test_a_closed_terminal_ends_a_run_without_nohup(before: signal.Handlers, reason: str) -> None:
+    of_the_tests = signal.signal(signal.SIGHUP, before)
+    try:
+        stop = StopRequest()
+        with stop_on_signals(stop):
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.reason == reason
+        assert signal.getsignal(signal.SIGHUP) == before
+    finally:
+        signal.signal(signal.SIGHUP, of_the_tests)
 
 
 def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:
