@@ -22,9 +22,9 @@ combined as interacting multiple models (IMM; same book, section 11.6.6). The ve
 zero and independent of the next velocity, so the mode is the deadband: the likelihoods of the measurements determine
 when the estimate enters and leaves it. After leaving, the velocity may take any value immediately.
 
-A measurement that is implausible in every mode is a jump: the position follows it, the velocity does not. People do not
-jump, but their measured positions do, when the network takes a child for an adult or a track continues with another
-person.
+With modes, a measurement that is implausible in each of them is a jump: the position follows it, the velocity does not.
+People do not jump, but their measured positions do, when the network takes a child for an adult or a track continues
+with another person.
 
 All functions process the people of an image together.
 """
@@ -140,7 +140,8 @@ def update_estimates(
     mean = np.stack([estimate.mean for estimate in started])
     covariance = np.stack([estimate.covariance for estimate in started])
     mean, covariance = _predict(mean, covariance, elapsed_s, process)
-    covariance = _allow_jumps(position - mean[:, :3], covariance, noise, modes)
+    if modes > 1:  # with one mode, the measured errors of velocities were slightly larger (docs/evaluation.md)
+        covariance = _allow_jumps(position - mean[:, :3], covariance, noise, modes)
     likelihood = _compute_log_likelihood(position - mean[:, :3], covariance[:, :3, :3] + noise).tolist()
     mean, covariance = _correct(mean, covariance, position, noise)
     return [
