@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ LONG_FILES = ("network/test_network_golden.py", "training/test_command.py", "tra
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no process is left alone with one of them at the end."""
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONG_FILES))
+
+
+@pytest.fixture
+def restore_signal_handlers() -> Iterator[None]:
+    """Restore the handlers that the code under test replaces in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

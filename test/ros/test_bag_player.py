@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,16 +255,7 @@ def test_the_player_ends_with_ctrl_c_while_it_waits(tmp_path: Path) -> None:
     assert ended(player) == (0, "played 0 messages\n")
 
 
-@pytest.fixture
-def handlers_of_signals() -> Iterator[None]:
-    """Restore the handlers of signals that a tool in this process replaces."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("handlers_of_signals")
+@pytest.mark.usefixtures("restore_signal_handlers")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -20,7 +20,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,7 @@ from multihmr2_ros.ros.command_line import collect_stop_signals, interrupt_on_st
 from test import paths
 
 
-@pytest.fixture
-def stop_signals() -> Iterator[None]:
-    """Restore this process's handlers after the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("stop_signals")
+@pytest.mark.usefixtures("restore_signal_handlers")
 def test_the_second_signal_of_a_terminal_and_a_launch_file_is_ignored() -> None:
     received = collect_stop_signals()
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):

@@ -164,17 +164,15 @@ def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: 
     assert list_state_paths(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("restore_signal_handlers")
 @pytest.mark.parametrize(("before", "reason"), [(signal.SIG_DFL, "SIGHUP was received"), (signal.SIG_IGN, "")])
 def test_a_closed_terminal_ends_a_run_without_nohup(before: signal.Handlers, reason: str) -> None:
-    of_the_tests = signal.signal(signal.SIGHUP, before)
-    try:
-        stop = StopRequest()
-        with stop_on_signals(stop):
-            signal.raise_signal(signal.SIGHUP)
-        assert stop.reason == reason
-        assert signal.getsignal(signal.SIGHUP) == before
-    finally:
-        signal.signal(signal.SIGHUP, of_the_tests)
+    signal.signal(signal.SIGHUP, before)
+    stop = StopRequest()
+    with stop_on_signals(stop):
+        signal.raise_signal(signal.SIGHUP)
+    assert stop.reason == reason
+    assert signal.getsignal(signal.SIGHUP) == before
 
 
 def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:
