@@ -115,7 +115,7 @@ class BagSource(FrameSource):
                 except UserError as error:
                     unreadable, reason = unreadable + 1, reason or str(error)
                     continue
-                stamp_s = self.header.stamp_s or message.time_ns * 1e-9
+                stamp_s = self._compute_stamp_s(message.time_ns)
                 if late_images.is_late(stamp_s, newest_s):
                     late += 1
                     continue
@@ -152,14 +152,17 @@ class BagSource(FrameSource):
         """
         given = self._make_intrinsics(camera_info, image)
         stamp_ns, camera_frame = self.header.stamp_ns or recorded_ns, self.header.frame_id
-        stamp_s = self.header.stamp_s or recorded_ns * 1e-9
         return Frame(
-            image, stamp_s, given.k, given.source, f"{self.name}_{index:06d}", given.lens,
+            image, self._compute_stamp_s(recorded_ns), given.k, given.source, f"{self.name}_{index:06d}", given.lens,
             depth=self._find_depth(depths, image, recorded_ns),
             ground=poses.lookup_ground(self._ground_frame, camera_frame, stamp_ns),
             fixed_from_camera=poses.lookup_pose(self._fixed_frame, camera_frame, stamp_ns),
             fixed_frame=self._fixed_frame,
         )  # fmt: skip
+
+    def _compute_stamp_s(self, recorded_ns: int) -> float:
+        """Return the stamp of the image with `header` (s), or the time of its recording."""
+        return self.header.stamp_s or recorded_ns * 1e-9
 
     def _open_depth(self) -> contextlib.AbstractContextManager[DepthReader | None]:
         if self._depth_topic is None:

@@ -59,8 +59,8 @@ class HeaderContent:
 class LateImageFilter:
     """Finds images that arrived out of order, after a newer one.
 
-    Of two such images in a row, the second one shows that time jumped back, as with a bag that loops in less than
-    LATE_S.
+    Two such images in a row mean that time jumped back, as with a bag that loops in less than LATE_S: only the first is
+    late.
     """
 
     def __init__(self) -> None:

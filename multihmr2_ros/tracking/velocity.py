@@ -141,7 +141,7 @@ def update_estimates(
     covariance = np.stack([estimate.covariance for estimate in started])
     mean, covariance = _predict(mean, covariance, elapsed_s, process)
     if modes > 1:  # with one mode, the measured errors of velocities were slightly larger (docs/evaluation.md)
-        covariance = _allow_jumps(position - mean[:, :3], covariance, noise, modes)
+        covariance = _widen_at_jumps(position - mean[:, :3], covariance, noise, modes)
     likelihood = _compute_log_likelihood(position - mean[:, :3], covariance[:, :3, :3] + noise).tolist()
     mean, covariance = _correct(mean, covariance, position, noise)
     return [
@@ -194,7 +194,7 @@ def _predict(mean: Array, covariance: Array, elapsed_s: Array, process: ProcessM
     return (transition @ mean[:, :, None])[:, :, 0], transition @ covariance @ transition.swapaxes(1, 2) + added
 
 
-def _allow_jumps(innovation: Array, covariance: Array, noise: Array, modes: int) -> Array:
+def _widen_at_jumps(innovation: Array, covariance: Array, noise: Array, modes: int) -> Array:
     """Return predicted covariances (n, 6, 6), wider along innovations (n, 3) that are implausible in all modes."""
     squared = _compute_squared_mahalanobis(innovation, covariance[:, :3, :3] + noise)
     jumps = np.repeat(squared.reshape(-1, modes).min(axis=1) > _MAX_SQUARED_DISTANCE, modes)

@@ -83,7 +83,7 @@ def test_images_out_of_order_are_left_out_as_by_the_node(tmp_path: Path) -> None
 
 
 def test_a_bag_whose_time_jumps_back_keeps_all_other_images(tmp_path: Path) -> None:
-    """Of two images that are older than the last one, the second one shows the jump."""
+    """Two older images in a row mean a jump; only the first is left out."""
     messages = camera_messages(6, calibrated=False)
     later = [(topic, time_ns + 10**9, image) for topic, time_ns, image in camera_messages(6, calibrated=False)[2:]]
     with BagSource(write_bag(tmp_path / "bag.mcap", messages + later)) as source:

@@ -85,8 +85,7 @@ def test_differences_over_sequences(tmp_path: Path) -> None:
 
 
 def test_an_interval_that_ends_at_0_but_for_rounding_is_not_judged(tmp_path: Path) -> None:
-    """Of two sequences, one is better in B, and the other has the same people; a quarter of the bootstrap
-    samples has only the second one."""
+    """B is better in x and equal in y but for rounding. A quarter of the bootstrap samples contains y only."""
     a = save(tmp_path / "a", [result("x", 100, 50, 50), result("y", 100, 50, 50)])
     b = save(tmp_path / "b", [result("x", 50, 50, 50), result("y", 100 - 1e-5, 50, 50)])
     comparisons = compare(a, b)
