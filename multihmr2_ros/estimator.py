@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 # Errors of positions with MoveNet's encoder are larger than the defaults assume (docs/evaluation.md, "Covariances of
 # nano").
-MOVENET_VELOCITY = VelocityConfig(depth_sigma_ratio=0.05, lateral_sigma_ratio=0.005)
+MOVENET_VELOCITY = VelocityConfig(depth_sigma_ratio=0.05, lateral_sigma_ratio=0.005, stature_share=0.5)
 MOVENET_PLACEMENT = PlacementConfig(lateral_sigma_ratio=0.016, common_surface_sigma_m=0.05)
 SAME_CAMERA = 0.01  # maximum relative difference of two intrinsics of one camera
 
@@ -322,6 +322,7 @@ class Estimator:
         self._last_k = frame.k
         tracked = self.tracker.update(detections, frame.stamp, frame.fixed_from_camera, frame.fixed_frame)
         assert tracked.shape is not None
+        assert tracked.stature is not None
         return dataclasses.replace(
             people,
             track_id=tracked.track_id,
@@ -330,8 +331,8 @@ class Estimator:
             velocity=tracked.velocity,
             velocity_covariance=tracked.velocity_covariance,
             velocity_frame=tracked.velocity_frame,
-            running_shape=tracked.shape[:, :-1].astype(np.float32),
-            stature=tracked.shape[:, -1].astype(np.float32),
+            running_shape=tracked.shape.astype(np.float32),
+            stature=tracked.stature.astype(np.float32),
         )
 
     def make_detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:
@@ -344,11 +345,11 @@ class Estimator:
             location=np.hstack([project(pelvis, k_input) / self._longest_side, nearness]),
             rotation=people.rotations[:, 0],
             pelvis=pelvis,
-            # Stature is averaged with the shape, so that the body need not run again.
-            shape=np.hstack([people.shape, people.stature[:, None]]),
+            shape=people.shape,
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
             is_weak=people.score <= self.config.score_threshold,
+            stature=people.stature,  # averaged like the shape, so that the body need not run again
         )
 
 

@@ -70,6 +70,9 @@ class VelocityConfig:
     walking_acceleration_density  power spectral density of the white acceleration while walking steadily, m²/s³
     standing_speed_sigma_m_s      standard deviation of each velocity component while standing, m/s
     mode_duration_s               mean time that a person stays in one mode, s
+    stature_share                 correlated error of stature and distance: if a predicted stature differs from the
+                                  track's mean by a factor, the distance is divided by this factor to the power
+                                  stature_share before the velocity is estimated; 0 disables this
     """
 
     depth_sigma_ratio: float = 0.03
@@ -80,9 +83,11 @@ class VelocityConfig:
     walking_acceleration_density: float = 0.02
     standing_speed_sigma_m_s: float = 0.03
     mode_duration_s: float = 20.0
+    stature_share: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_numbers(self, positive=tuple(field.name for field in fields(self)))
+        names = tuple(field.name for field in fields(self) if field.name != "stature_share")
+        _require_numbers(self, positive=names, not_negative=("stature_share",))
 
 
 @dataclass(frozen=True)

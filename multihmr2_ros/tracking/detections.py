@@ -36,11 +36,12 @@ class Detections:
     rotation          (n, 3, 3) pelvis rotation, camera frame
     pelvis            (n, 3) m, camera frame; None: velocities are not estimated
     shape             (n, S) body shape; None: no running shape
-    score             (n,) detection score; None: equal weights in the running shape
+    score             (n,) detection score; None: equal weights in the running shape and stature
     distance_sigma_m  (n,) m, standard deviation of the pelvis's distance, measured with a depth image or the ground
                       plane; NaN (or None for all): use VelocityConfig.depth_sigma_ratio
     is_weak           (n,) bool, detections too uncertain to start a track: they only continue a confirmed one, and are
                       not tracked otherwise; None: no detection is weak
+    stature           (n,) m; None: no running stature
     """
 
     feature: NDArray[Any]
@@ -51,6 +52,7 @@ class Detections:
     score: NDArray[Any] | None = None
     distance_sigma_m: NDArray[Any] | None = None
     is_weak: NDArray[np.bool_] | None = None
+    stature: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.feature)
@@ -63,6 +65,7 @@ class Detections:
             "score": (n,),
             "distance_sigma_m": (n,),
             "is_weak": (n,),
+            "stature": (n,),
         }
         for name, shape in wanted.items():
             array = getattr(self, name)
@@ -111,6 +114,7 @@ class TrackingResult:
     velocity_covariance  (n, 3, 3) (m/s)²; NaN where the velocity is NaN
     velocity_frame       "fixed" if a fixed frame was given for this image, else "camera" (relative to the camera)
     shape                (n, S) running shape of the track; None if the detections have no shape
+    stature              (n,) m, running stature of the track; None if the detections have no stature
     """
 
     track_id: NDArray[np.int64]
@@ -120,10 +124,11 @@ class TrackingResult:
     velocity_covariance: NDArray[np.float64]
     velocity_frame: str
     shape: NDArray[np.float64] | None
+    stature: NDArray[np.float64] | None
 
     @classmethod
     def from_untracked(cls, detections: Detections, velocity_frame: str) -> TrackingResult:
-        """Return the output without identities and velocities; the shape is a copy of the detections' shape."""
+        """Return the output without identities and velocities; shape and stature are copies of the detections'."""
         n = len(detections)
         return cls(
             track_id=np.full(n, -1, np.int64),
@@ -133,6 +138,7 @@ class TrackingResult:
             velocity_covariance=np.full((n, 3, 3), np.nan),
             velocity_frame=velocity_frame,
             shape=None if detections.shape is None else np.array(detections.shape, np.float64),
+            stature=None if detections.stature is None else np.array(detections.stature, np.float64),
         )
 
 

@@ -39,11 +39,12 @@ from .velocity import (
 
 Array = NDArray[np.float64]
 _MIN_SCORE = 1e-3  # a detection of score 0 still has some weight, so that the weights never sum to zero
+_MIN_STATURE_M = 0.1
 _OTHER_CUE = 2.0  # ratio of two standard deviations of the distance: more means that it was measured in another way
 
 
-class RunningShape:
-    """Mean of a track's body shapes, weighted with the detection score and with exponential forgetting.
+class RunningMean:
+    """Mean of a track's body shapes or statures, weighted with the detection score and with exponential forgetting.
 
     Over times much shorter than the window it equals the weighted mean; a person's size does not change between frames.
     """
@@ -54,13 +55,13 @@ class RunningShape:
         self._weight = 0.0
         self._mean: NDArray[np.float64] | None = None
 
-    def update(self, shape: NDArray[np.float64], score: float, stamp_s: float) -> NDArray[np.float64]:
-        """Add a shape (S,) at a stamp no earlier than the last one and return the mean (S,)."""
+    def update(self, value: NDArray[np.float64], score: float, stamp_s: float) -> NDArray[np.float64]:
+        """Add a value (S,) at a stamp no earlier than the last one and return the mean (S,)."""
         weight = max(score, _MIN_SCORE)
         elapsed_s = max(0.0, stamp_s - self._stamp_s)
         self._weight = self._weight * math.exp(-elapsed_s / self._window_s) + weight
         self._stamp_s = stamp_s
-        self._mean = shape if self._mean is None else self._mean + weight / self._weight * (shape - self._mean)
+        self._mean = value if self._mean is None else self._mean + weight / self._weight * (value - self._mean)
         return self._mean
 
 
@@ -79,7 +80,8 @@ class Track:
         self.is_detected = True
         self.last_feature_frame = -math.inf
         self.history = MotionHistory(config.motion_history)
-        self.running_shape = RunningShape(config.shape_window_s)
+        self.running_shape = RunningMean(config.shape_window_s)
+        self.running_stature = RunningMean(config.shape_window_s)
         self.motion: MotionEstimate | None = None
         self.ground_motion: ModalEstimate | None = None
         self.distance_sigma_m: float | None = None
@@ -123,7 +125,7 @@ def update_tracks(
     stamp_s: float,
     config: TrackerConfig,
 ) -> TrackingResult:
-    """Update the velocities and body shapes of tracks with their detections, selected by a mask (n,), and return them.
+    """Update velocities, shapes and statures of tracks with their detections, selected by a mask (n,), and return them.
 
     tracks: one per selected row, in the same order. fixed_from_camera (4, 4): see `Tracker.update`.
     """
@@ -133,19 +135,49 @@ def update_tracks(
     result.track_id[rows] = [track.track_id for track in tracks]
     result.state[rows] = [track.state for track in tracks]
     result.age_s[rows] = [stamp_s - track.first_stamp_s for track in tracks]
+    _average_bodies(detections, rows, tracks, stamp_s, result)
     if detections.pelvis is not None:
         pelvis = np.asarray(detections.pelvis[rows], np.float64)
         sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
+        if detections.stature is not None and result.stature is not None:
+            stature, mean = detections.stature[rows], result.stature[rows]
+            pelvis = _correct_distances(pelvis, sigma_m, stature, mean, config.velocity)
         noise = _compute_noise(pelvis, sigma_m, config.velocity)
         _allow_jumps(tracks, pelvis, sigma_m, fixed_from_camera, config.velocity)
         motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config.velocity)
         result.velocity[rows] = [motion.velocity for motion in motions]
         result.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
-    if result.shape is not None:
-        score = np.ones(len(detections)) if detections.score is None else detections.score
-        measured = zip(tracks, result.shape[rows], score[rows].tolist(), strict=True)
-        result.shape[rows] = [track.running_shape.update(shape, weight, stamp_s) for track, shape, weight in measured]
     return result
+
+
+def _average_bodies(
+    detections: Detections, rows: NDArray[np.bool_], tracks: Sequence[Track], stamp_s: float, result: TrackingResult
+) -> None:
+    """Update the running shapes and statures of the tracks, and write them to the result."""
+    score = np.ones(len(detections)) if detections.score is None else detections.score
+    for values, means in (
+        (result.shape, [track.running_shape for track in tracks]),
+        (result.stature, [track.running_stature for track in tracks]),
+    ):
+        if values is not None:
+            measured = zip(means, values[rows], score[rows].tolist(), strict=True)
+            values[rows] = [mean.update(value, weight, stamp_s) for mean, value, weight in measured]
+
+
+def _correct_distances(
+    pelvis: Array, distance_sigma_m: Array | None, stature: Array, mean_stature: Array, config: VelocityConfig
+) -> Array:
+    """Return pelvises (n, 3) m, moved along their viewing rays to where a body of the track's mean stature would be.
+
+    A body that is predicted too tall is also predicted too far away, because both look the same in the image. Since a
+    person's stature (n,) m is constant, its changes from image to image tell a part of the changing error of the
+    distance. Distances that were measured (distance_sigma_m (n,) m is not NaN) do not change.
+    """
+    ratio = np.maximum(mean_stature, _MIN_STATURE_M) / np.maximum(stature, _MIN_STATURE_M)
+    factor = ratio**config.stature_share
+    if distance_sigma_m is not None:
+        factor = np.where(np.isnan(distance_sigma_m), factor, 1.0)
+    return pelvis * factor[:, None]
 
 
 def _compute_noise(pelvis: Array, distance_sigma_m: Array | None, config: VelocityConfig) -> Array:

@@ -60,8 +60,9 @@ class PassersBy(StandInEstimator):
     def _tracked(self, people: People, feature: Any) -> People:
         pelvis = people.pelvis.astype(np.float64)
         location = np.hstack([project(pelvis, people.k) / people.image_size[1], np.log(1 / pelvis[:, 2:])])
-        shape = np.hstack([people.shape, people.stature[:, None]])
-        found = Detections(feature, location, people.rotations[:, 0], pelvis, shape, people.score)
+        found = Detections(
+            feature, location, people.rotations[:, 0], pelvis, people.shape, people.score, stature=people.stature
+        )
         tracked = self.tracker.update(found, people.stamp)
         return dataclasses.replace(
             people,

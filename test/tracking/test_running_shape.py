@@ -23,7 +23,7 @@ import pytest
 from numpy.typing import NDArray
 
 from multihmr2_ros.tracking import Detections, Tracker
-from multihmr2_ros.tracking.track import RunningShape
+from multihmr2_ros.tracking.track import RunningMean
 
 RATE_HZ = 30.0
 
@@ -49,12 +49,12 @@ def test_running_shape_converges_and_a_track_reports_it() -> None:
 
 def test_running_shape_is_the_weighted_mean_and_forgets_with_its_window() -> None:
     shapes, scores = np.random.default_rng(0).random((20, 6)), np.random.default_rng(1).random(20)
-    running = RunningShape(window_s=1e9)
+    running = RunningMean(window_s=1e9)
     for step in range(20):
         mean = running.update(shapes[step], scores[step], step / RATE_HZ)
     np.testing.assert_allclose(mean, np.average(shapes, axis=0, weights=scores), rtol=1e-6)
-    forgetful = RunningShape(window_s=2.0)
+    forgetful = RunningMean(window_s=2.0)
     for step in range(600):
         mean = forgetful.update(np.full(6, float(step >= 300)), 1.0, step / RATE_HZ)
     assert mean[0] == pytest.approx(1 - math.exp(-300 / RATE_HZ / 2.0), abs=1e-3)
-    np.testing.assert_array_equal(RunningShape(1.0).update(np.ones(6), 0.0, 0.0), np.ones(6))  # a score of zero
+    np.testing.assert_array_equal(RunningMean(1.0).update(np.ones(6), 0.0, 0.0), np.ones(6))  # a score of zero

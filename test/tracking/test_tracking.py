@@ -40,8 +40,9 @@ def people(*places: float, **changes: Any) -> Detections:
     location = np.column_stack([np.array(places), np.full(n, 0.5), np.full(n, -1.0)]).reshape(n, 3)
     pelvis = np.column_stack([4 * np.array(places) - 2, np.zeros(n), np.full(n, np.e)]).reshape(n, 3)
     detections = Detections(
-        feature, location, np.tile(np.eye(3), (n, 1, 1)), pelvis, np.full((n, 6), 0.5), np.full(n, 0.9)
-    )
+        feature, location, np.tile(np.eye(3), (n, 1, 1)), pelvis, np.full((n, 6), 0.5), np.full(n, 0.9),
+        stature=np.full(n, 1.7),
+    )  # fmt: skip
     return dataclasses.replace(detections, **changes)
 
 
@@ -252,7 +253,7 @@ def test_rows_that_are_not_finite_are_not_tracked_and_poison_nothing(
         assert answer.track_id.tolist() == [0, -1, 1]
         assert answer.state[1] == TrackState.UNTRACKED
         assert np.isnan(answer.velocity[1]).all()
-        for name in ("state", "velocity", "velocity_covariance", "shape"):
+        for name in ("state", "velocity", "velocity_covariance", "shape", "stature"):
             np.testing.assert_array_equal(getattr(answer, name)[[0, 2]], getattr(expected, name))
     assert "1 of 3 detections" in caplog.text
     assert live_ids(poisoned) == [0, 1]
@@ -392,6 +393,7 @@ def test_detections_that_do_not_fit_together_are_refused(changes: dict[str, Any]
         (VelocityConfig, "lateral_sigma_ratio"),
         (VelocityConfig, "acceleration_density"),
         (VelocityConfig, "initial_speed_sigma_m_s"),
+        (VelocityConfig, "stature_share"),
     ],
 )
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "1"])

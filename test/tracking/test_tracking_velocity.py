@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -312,3 +313,37 @@ def test_noise_settings_reach_the_tracker() -> None:
 
     assert velocity_sigma(VelocityConfig(depth_sigma_ratio=0.2)) > 1.5 * velocity_sigma(CONFIG)
     assert velocity_sigma(VelocityConfig(acceleration_density=0.01)) < 0.7 * velocity_sigma(CONFIG)
+
+
+def see_growing_and_shrinking(stature: NDArray[np.float64], **changes: Any) -> NDArray[np.float64]:
+    """Return the speeds (n,) m/s of a standing person, 4 m away, whose predicted stature (n,) m changes and whose
+    distance changes by the same factor."""
+    config = dataclasses.replace(CONFIG, stature_share=1.0)
+    tracker, mean, speeds = Tracker(TrackerConfig(velocity=config)), np.array([[1.0, 0.5, 4.0]]), []
+    for step, height in enumerate(stature):
+        person = dataclasses.replace(look(mean * height / 1.7), stature=np.array([height]), **changes)
+        result = tracker.update(person, step / RATE_HZ)
+        assert result.stature is not None
+        np.testing.assert_allclose(result.stature, stature[: step + 1].mean(), rtol=5e-3)
+        speeds.append(float(np.linalg.norm(result.velocity)))
+    return np.array(speeds)
+
+
+def test_a_changing_stature_is_no_motion() -> None:
+    stature = 1.7 * np.exp(0.06 * np.random.default_rng(3).normal(size=60))
+    assert see_growing_and_shrinking(stature)[20:].max() < 0.2
+    measured = see_growing_and_shrinking(stature, distance_sigma_m=np.array([0.02]))  # in another way: not corrected
+    assert measured[20:].max() > 1.0
+    unmeasured = see_growing_and_shrinking(stature, distance_sigma_m=np.array([np.nan]))
+    assert unmeasured[20:].max() < 0.2
+
+
+def test_statures_without_a_share_do_not_matter() -> None:
+    speeds = []
+    for stature in (None, np.array([1.2]), np.array([0.0])):
+        tracker = Tracker(TrackerConfig(velocity=CONFIG))
+        for step in range(5):
+            person = look(np.array([[0.0, 0.0, 4.0 + 0.05 * step]]))
+            result = tracker.update(dataclasses.replace(person, stature=stature), step / RATE_HZ)
+        speeds.append(result.velocity[0].tolist())
+    assert speeds[0] == speeds[1] == speeds[2]
