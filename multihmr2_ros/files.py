@@ -85,6 +85,12 @@ def make_ffmpeg_path(path: Path) -> str:
     return f"file:{path}"
 
 
+def require_parent_folder(path: Path) -> None:
+    """Raise UserError if the folder that is to contain path does not exist."""
+    if not path.parent.is_dir():
+        raise UserError(f"the folder {path.parent} of {path.name} does not exist: create it first")
+
+
 def describe_write_error(path: Path, error: Exception) -> UserError:
     """Return the one-line error for a file that could not be written."""
     reason = getattr(error, "strerror", None) or str(error)

@@ -18,7 +18,8 @@
     python scripts/import_graph.py --counts   # prints modules and lines per folder
 
 Each folder is drawn above the folders that it imports. Arrows that are implied by a longer path are omitted (transitive
-reduction), and so are imports of `errors`, `files`, `hardware`, `caches` and `progress`, which all may use.
+reduction), and so are imports of `errors`, `files`, `hardware`, `caches`, `progress` and `terminal`, which all
+may use.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "multihmr2_ros"
 GRAPH = ROOT / "docs" / "architecture.svg"
-COMMON = {"errors", "files", "hardware", "caches", "progress"}
+COMMON = {"errors", "files", "hardware", "caches", "progress", "terminal"}
 HIDDEN = COMMON | {"__init__", "msg", "__version__"}
 
 BOX_WIDTH, BOX_HEIGHT, COLUMN_GAP, ROW_GAP, MARGIN = 132, 34, 26, 46, 20  # px

@@ -32,7 +32,7 @@ sys.path.pop(0)
 
 # Folder or file of the package → the others that it may import. COMMON: may be used everywhere. FRAME: the input of the
 # estimator.
-COMMON = {"people", "errors", "files", "hardware", "caches", "progress"}
+COMMON = {"people", "errors", "files", "hardware", "caches", "progress", "terminal"}
 FRAME = {"frame", "lens", "depth"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": COMMON | FRAME | {"estimator"},
@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "hardware": set(),
     "caches": {"errors"},
+    "terminal": {"errors"},
     "progress": set(),
     "camera": COMMON,
     "lens": {"camera"},

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import logging
@@ -26,11 +25,11 @@ from collections.abc import Sequence
 
 from multihmr2_ros import __version__
 from multihmr2_ros.cli.options import add_quiet
-from multihmr2_ros.cli.terminal import Terminated, discard_output, end_on_signals, make_streams_safe
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.files import remove_temporaries
 from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.progress import set_quiet
+from multihmr2_ros.terminal import ArgumentParser, Terminated, discard_output, end_on_signals, make_streams_safe
 
 # Each verb is a module of this folder with HELP, add_arguments(parser) and run(args) -> exit status. The modules import
 # no large packages at module level, so that `--help` is fast.
@@ -46,7 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     if (refusal := _check_arguments(sys.argv[1:] if argv is None else argv)) is not None:
         print(f"multihmr2: {refusal}", file=sys.stderr)
         return 2
-    args = parser.parse_args(argv)
+    try:
+        args = parser.parse_args(argv)
+    except UserError as error:
+        print(f"multihmr2: {error}", file=sys.stderr)
+        return 2
     logging.basicConfig(format=f"multihmr2 {args.verb}: %(message)s", level=logging.WARNING)
     logging.getLogger("multihmr2_ros").setLevel(logging.INFO)
     set_quiet(args.quiet)
@@ -82,9 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         remove_temporaries()
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser() -> ArgumentParser:
     """Return the parser with a subcommand for each verb."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="multihmr2", description="People in images: identity, full-body mesh, metric position, velocity."
     )
     parser.add_argument("--version", action="version", version=f"multihmr2 {__version__}")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from multihmr2_ros.cli import options
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import require_parent_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,8 +172,7 @@ def _list_targets(args: argparse.Namespace) -> list[tuple[int, Path]]:
     """Return the seeds and the paths to write; raise UserError before rendering if one cannot be written."""
     if args.out.exists():
         raise UserError(f"{args.out} already exists; choose another --out, or remove it")
-    if not args.out.parent.is_dir():
-        raise UserError(f"the folder {args.out.parent} of {args.out.name} does not exist: create it first")
+    require_parent_folder(args.out)
     if args.sequences is None:
         return [(args.seed, args.out)]
     if args.sequences < 1:

@@ -16,6 +16,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds
+    from .startup import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 import functools
 import itertools
 import re
@@ -25,6 +30,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.terminal import print_output
 
 from .node import PerceptionNode, run_nodes
 from .parameters import NodeParameters
@@ -97,10 +103,10 @@ def _get_last_part(camera: str) -> str:
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory | None = None) -> int:
     """Run the nodes until SIGINT or SIGTERM. Exit statuses as of perception_node."""
     arguments = list(sys.argv if args is None else args)
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)
-        return 0
     try:
+        if {"-h", "--help"} & set(arguments):
+            print_output(f"{USAGE}\n")
+            return 0
         cameras, others = split_cameras(arguments)
     except UserError as error:
         print(f"perception_cameras: {error}", file=sys.stderr)

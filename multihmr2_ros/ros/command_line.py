@@ -30,6 +30,7 @@ from rclpy.utilities import remove_ros_args
 
 from multihmr2_ros import caches
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.terminal import ArgumentParser, discard_output
 
 from .parameters import DEFAULTS, RULES, suggest_name
 
@@ -57,7 +58,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
     arguments: as sys.argv, with the program's name.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "perception_node",
         usage="perception_node [-h] [--ros-args [-r NAME:=TOPIC ...] [-p PARAMETER:=VALUE ...] [--params-file FILE]]",
         description=DESCRIPTION, epilog=_format_help(), allow_abbrev=False,
@@ -134,12 +135,13 @@ def _ignore_stop_signals() -> None:
 def run_tool(
     name: str, parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], args: Sequence[str] | None
 ) -> int:
-    """Run a tool within rclpy, and return its status: that of `run`, 2 for a UserError, which is printed, or 141 for
-    a closed pipe.
+    """Run a tool within rclpy, and return its status: that of `run`; 0 if SIGINT or SIGTERM interrupts it; 2 for a
+    UserError, which is printed; 141 for a closed pipe.
 
     args: arguments, also of ROS; None: those of the process
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    interrupt_on_stop_signals()  # a shell's background jobs begin with SIGINT ignored
     try:
         options = parser.parse_args(_remove_ros_args([name, *arguments], parser.prog))
         _initialize_rclpy(arguments, parser.prog)
@@ -147,8 +149,10 @@ def run_tool(
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 0
     except BrokenPipeError:  # such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+        discard_output()
         return 141  # as of a process that SIGPIPE ends
     finally:
         rclpy.try_shutdown()

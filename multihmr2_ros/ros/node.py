@@ -20,6 +20,11 @@ network, and results are never older than the processing time of two images.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds
+    from .startup import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 import os
 import sys
 import threading

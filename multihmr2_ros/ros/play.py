@@ -20,6 +20,11 @@ current time: latencies can then be measured, and nodes do not discard the image
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds
+    from .startup import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 import argparse
 import struct
 import sys
@@ -35,8 +40,9 @@ from multihmr2_ros.bags.reading import BagMessage, BagReader, Topic
 from multihmr2_ros.bags.stamps import NS, prepare_restamping, read_stamp_ns, restamp
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.messages.cdr import ANNOUNCEMENT
+from multihmr2_ros.terminal import ArgumentParser
 
-from .command_line import interrupt_on_stop_signals, resolve_topic, run_tool
+from .command_line import resolve_topic, run_tool
 from .conversions import import_message_class
 from .qos import choose_playing_qos
 
@@ -159,8 +165,8 @@ def _make_publisher(node: Any, name: str, topic: Topic) -> Any:
     return node.create_publisher(import_message_class(topic.type_name), resolve_topic(node, name), qos)
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m multihmr2_ros.ros.play", description="Play a bag to live nodes.")
+def _make_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m multihmr2_ros.ros.play", description="Play a bag to live nodes.")
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3")
     parser.add_argument("-r", "--rate", type=float, default=1.0, help="2 plays twice as fast (default: %(default)s)")
     parser.add_argument("-l", "--loop", action="store_true", help="repeat until Ctrl-C")
@@ -180,6 +186,8 @@ def _make_parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if not 0.001 <= options.rate <= 1000:
         raise UserError(f"--rate must lie between 0.001 and 1000, got {options.rate}")
+    if options.wait_for < 0:
+        raise UserError(f"--wait-for must be a number of subscribers, 0 or more, got {options.wait_for}")
     player = Player(
         rclpy.create_node("bag_player"), options.bag, options.topics, options.rate, stamps_now=options.stamps == "now"
     )
@@ -205,11 +213,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return 0 if played or interrupted, 2 for a user error."""
-    interrupt_on_stop_signals()  # a shell's background jobs begin with SIGINT ignored
-    try:
-        return run_tool("play", _make_parser(), _run, args)
-    except KeyboardInterrupt:  # before the bag was open
-        return 0
+    return run_tool("play", _make_parser(), _run, args)
 
 
 if __name__ == "__main__":

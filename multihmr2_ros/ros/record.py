@@ -20,11 +20,16 @@ the bag contains what was recorded until then.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds
+    from .startup import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,8 @@ from rclpy.qos import DurabilityPolicy
 from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import require_parent_folder
+from multihmr2_ros.terminal import ArgumentParser
 
 from .command_line import collect_stop_signals, resolve_topic, run_tool
 from .conversions import import_message_class
@@ -76,8 +83,8 @@ class Recorder:
         self._writer.write(topic, type_name, data, self._node.get_clock().now().nanoseconds)
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _make_parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m multihmr2_ros.ros.record", description="Record topics into a bag; Ctrl-C ends."
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="NAME.mcap, NAME.db3, or a new folder")
@@ -86,6 +93,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    require_parent_folder(options.out)
     node = rclpy.create_node("bag_recorder")
     try:
         return _run_node(node, options)
@@ -96,10 +104,11 @@ def _run(options: argparse.Namespace) -> int:
 def _run_node(node: Any, options: argparse.Namespace) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    stopped = collect_stop_signals()  # before the bag is created, so that it is always finished or removed
     writer = BagWriter(options.out)
     try:
         recorder = Recorder(node, writer, options.topics)
-        _record(recorder, writer, executor)
+        _record(recorder, writer, executor, stopped)
     except BaseException:
         if writer.counts:  # it cannot be recorded again
             with contextlib.suppress(UserError):
@@ -120,12 +129,11 @@ def _run_node(node: Any, options: argparse.Namespace) -> int:
     return 0
 
 
-def _record(recorder: Recorder, writer: BagWriter, executor: SingleThreadedExecutor) -> None:
-    """Record until SIGINT or SIGTERM.
+def _record(recorder: Recorder, writer: BagWriter, executor: SingleThreadedExecutor, stopped: Collection[int]) -> None:
+    """Record until `stopped` contains a signal.
 
     A topic that cannot be recorded ends the recording only if no message has been recorded yet.
     """
-    stopped = collect_stop_signals()
     recorder.update_subscriptions()
     if recorder.missing:
         print(f"waiting for a publisher of {', '.join(recorder.missing)} (Ctrl-C ends)", flush=True)

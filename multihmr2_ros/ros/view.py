@@ -19,6 +19,11 @@ The drawing is that of `multihmr2 run --view`. Each HumanArray is shown with the
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds
+    from .startup import exit_on_stop_signals
+
+    exit_on_stop_signals()
+
 import argparse
 import contextlib
 import sys
@@ -36,6 +41,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from multihmr2_ros.bags.humans import people_from_human_array
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import require_parent_folder
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.lens import LensDistortion
 from multihmr2_ros.media.rerun_output import NATIVE, WEB, WEB_PORT, RerunRecording, Viewer
@@ -45,6 +51,7 @@ from multihmr2_ros.messages.calibration import intrinsics_from_info
 from multihmr2_ros.messages.images import compressed_image_from_ros, image_from_ros
 from multihmr2_ros.msg import BodyModel, HumanArray
 from multihmr2_ros.people import IntrinsicsSource, People
+from multihmr2_ros.terminal import ArgumentParser
 
 from .command_line import collect_stop_signals, resolve_topic, run_tool
 from .conversions import header_from_ros
@@ -247,8 +254,8 @@ def _make_topology(model: BodyModel | None) -> BodyTopology:
     return BodyTopology(faces, None, find_bone_pairs(list(model.bone_labels), list(model.bone_parents)))
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _make_parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m multihmr2_ros.ros.view", description="Show the people of a live node in Rerun; Ctrl-C ends."
     )
     parser.add_argument("--topic", default="/humans", help="of the people (default: %(default)s)")
@@ -278,10 +285,10 @@ def _open_viewer(options: argparse.Namespace) -> Iterator[Viewer | None]:
 
 def _run(options: argparse.Namespace) -> int:
     import_rerun()
-    if options.save is not None and options.save.exists():
-        raise UserError(f"{options.save} already exists; choose another --save, or remove it")
-    if options.save is not None and not options.save.parent.is_dir():
-        raise UserError(f"the folder {options.save.parent} of {options.save.name} does not exist: create it first")
+    if options.save is not None:
+        if options.save.exists():
+            raise UserError(f"{options.save} already exists; choose another --save, or remove it")
+        require_parent_folder(options.save)
     node = rclpy.create_node("people_view")
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -79,7 +79,7 @@ def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: signal.Sig
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     script = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from multihmr2_ros.cli.terminal import end_on_signals\n"
+        "from multihmr2_ros.terminal import end_on_signals\n"
         "with end_on_signals(): os.kill(os.getpid(), signal.SIGHUP); print('went on')\n"
         "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"
     )
@@ -141,7 +141,7 @@ def test_messages_survive_any_encoding(small_checkpoint: Path, tmp_path: Path) -
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "cp1252:strict", "utf-8"])
 def test_signs_in_any_encoding(encoding: str) -> None:
     script = (
-        "from multihmr2_ros.cli.terminal import make_streams_safe; make_streams_safe()\n"
+        "from multihmr2_ros.terminal import make_streams_safe; make_streams_safe()\n"
         "import sys; print('a → b … 人 \\udcff'); print('→ 人', file=sys.stderr)"
     )
     environment = os.environ | {"PYTHONIOENCODING": encoding}
@@ -170,16 +170,20 @@ def test_help_in_ascii() -> None:
 # --- standard output on a full disk
 
 
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [(["weights", "list"], "multihmr2 weights"), (["--help"], "multihmr2"), (["run", "--help"], "multihmr2")],
+)
 @pytest.mark.parametrize("buffered", [False, True])
-def test_standard_output_on_a_full_disk_is_one_line(buffered: bool) -> None:
+def test_standard_output_on_a_full_disk_is_one_line(buffered: bool, arguments: list[str], program: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     environment |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*COMMAND, "weights", "list"], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [*COMMAND, *arguments], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 2
-    assert done.stderr == "multihmr2 weights: cannot write the output: No space left on device\n"
+    assert done.stderr == f"{program}: cannot write the output: No space left on device\n"
 
 
 # --- standard error that is closed, or whose reader has exited
@@ -203,7 +207,7 @@ def test_closed_standard_error_does_not_stop_the_work(small_checkpoint: Path, tm
 
 def test_a_reader_of_standard_error_that_has_gone(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from multihmr2_ros.cli.terminal import make_streams_safe; make_streams_safe()\n"
+        "import sys, time; from multihmr2_ros.terminal import make_streams_safe; make_streams_safe()\n"
         "import logging; logging.basicConfig(); time.sleep(0.3)\n"
         "for _ in range(1000): print('a message', file=sys.stderr, flush=True); logging.warning('another')\n"
         "open(sys.argv[1], 'w').write('done')"
@@ -217,7 +221,7 @@ def test_a_reader_of_standard_error_that_has_gone(tmp_path: Path) -> None:
 def test_a_closed_stream_is_never_a_result_file(tmp_path: Path) -> None:
     """Without standard error, the next opened file gets its file descriptor, and with it the messages of libraries."""
     script = (
-        "import os, sys; from multihmr2_ros.cli.terminal import make_streams_safe; make_streams_safe()\n"
+        "import os, sys; from multihmr2_ros.terminal import make_streams_safe; make_streams_safe()\n"
         "file = open(sys.argv[1], 'w'); file.write('mine'); file.flush(); os.write(2, b'a message of a library')"
     )
     target = tmp_path / "result"

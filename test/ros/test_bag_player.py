@@ -234,6 +234,7 @@ def test_a_closed_pipe_ends_the_player(tmp_path: Path) -> None:
     assert player.wait(30) == 141
 
 
+@pytest.mark.usefixtures("restore_signal_handlers")
 def test_names_that_ros_does_not_allow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag = write_bag(tmp_path / "in.mcap", [("/camera-1/camera_info", START_NS, camera_info(START_NS))])
     assert play.main([str(bag)]) == 2
@@ -262,19 +263,27 @@ def test_the_player_ends_with_ctrl_c_while_it_waits(tmp_path: Path) -> None:
         (("play", "missing.mcap"), "play: the bag missing.mcap does not exist"),
         (("play", "IN", "--topics", "/other"), f"has no topic /other; it has {INFO}, {IMAGE}"),
         (("play", "IN", "--rate", "0"), "play: --rate must lie between 0.001 and 1000, got 0.0"),
+        (("play", "IN", "--wait-for", "-1"), "play: --wait-for must be a number of subscribers, 0 or more, got -1"),
         (("record", "IN", "--topics", "/a"), "in.mcap already exists"),
+        (("record", "new/out", "--topics", "/a"), "record: the folder new of out does not exist: create it first"),
         (("play", "IN", "--ros-args", "-r", "foo"), "see python -m multihmr2_ros.ros.play --help"),
     ],
 )
 def test_mistakes_are_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     bag = write_bag(tmp_path / "in.mcap", camera_messages(1, "jpeg"))
     tool, *rest = (str(bag) if each == "IN" else each for each in arguments)
     assert {"play": play, "record": record}[tool].main(rest) == 2
     printed = capfd.readouterr()
     (line,) = (printed.out + printed.err).splitlines()
     assert said in line
+    assert list(tmp_path.iterdir()) == [bag]
 
 
 # Stamps

@@ -42,22 +42,36 @@ def test_the_second_signal_of_a_terminal_and_a_launch_file_is_ignored() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+PROGRAMS = [
+    *(["-m", f"multihmr2_ros.ros.{name}"] for name in ("node", "cameras", "play", "record", "view")),
+    *([str(paths.ROOT / "scripts" / name)] for name in ("perception_node", "perception_cameras")),
+]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["node", "cameras"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program[-1].rpartition("/")[2])
 def test_ctrl_c_while_modules_are_imported_ends_the_process_without_a_traceback(
-    tmp_path: Path, name: str, number: signal.Signals
+    tmp_path: Path, program: list[str], number: signal.Signals
 ) -> None:
-    package = tmp_path / "multihmr2_ros" / "ros"
-    package.mkdir(parents=True)
-    for folder in (package.parent, package):
-        (folder / "__init__.py").touch()
-    (package / f"{name}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "rclpy.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [sys.executable, paths.ROOT / "scripts" / f"perception_{name}"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, *program],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{paths.ROOT}"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
     process.send_signal(number)
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("program", PROGRAMS[:5], ids=lambda program: program[-1].rpartition(".")[2])
+def test_help_on_a_full_disk_fails(program: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, *program, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.endswith(": cannot write the output: No space left on device\n")
+    assert done.stderr.count("\n") == 1

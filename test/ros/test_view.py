@@ -80,6 +80,7 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("restore_signal_handlers")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -107,6 +108,7 @@ def test_wrong_arguments(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("restore_signal_handlers")
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "rerun", None)  # as without an installation: importing raises ImportError
     assert view.main([]) == 2

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import io
@@ -26,6 +27,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import IO, Any
+
+from multihmr2_ros.errors import UserError
 
 ASCII_SIGNS = {"→": "->", "…": "...", "–": "-", "−": "-", "×": "x", "±": "+-", "∞": "inf", "°": " deg", "²": "2"}
 ERROR_HANDLER = "multihmr2_ascii"
@@ -78,6 +81,27 @@ def make_streams_safe() -> None:
                 stream.reconfigure(errors=ERROR_HANDLER)
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:  # not a replacement that captures it
         sys.stderr = _TolerantStream(sys.stderr)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Parser that raises UserError if its help cannot be written, as on a full disk. argparse ignores such errors."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            print_output(message)
+        else:
+            super()._print_message(message, file)
+
+
+def print_output(text: str) -> None:
+    """Write text to standard output. Raises UserError if it cannot be written; a closed pipe (`| head`) is no error."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        discard_output()
+    except OSError as error:
+        discard_output()
+        raise UserError(f"cannot write the output: {error.strerror}") from error
 
 
 def discard_output() -> None:
