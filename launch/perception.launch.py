@@ -71,6 +71,7 @@ DESCRIPTIONS = {
 FILES: dict[str, tuple[str, ...]] = {"perception.launch.py": (), "replay.launch.py": ("bag", "rate", "loop", "record")}
 # Arguments that launch itself reads.
 OF_LAUNCH = ("launch-prefix", "launch-prefix-filter", "emulate_tty", "sigterm_timeout", "sigkill_timeout")
+WRONG_CONFIGURATION_STATUS = 2  # exit status of a node that cannot be configured
 PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 PROFILES_BEFORE_FASTDDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE"  # the name that Humble and Jazzy read
 
@@ -83,8 +84,9 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "cameras",
                 default_value="",
-                description="Several cameras, such as 'front rear', in one process: a node in each of these "
-                "namespaces, with images on /front/image_raw and so on. Inputs are then relative names.",
+                description="Names of cameras, such as 'front rear', in one process: a node in each of these "
+                "namespaces, with images on /front/image_raw and so on. Inputs are then relative names. body_prefix is "
+                "the camera's name and _.",
             ),
             *[
                 DeclareLaunchArgument(name, default_value=INPUTS[name], description=DESCRIPTIONS[name])
@@ -105,7 +107,8 @@ def generate_launch_description() -> LaunchDescription:
                 "respawn",
                 default_value="false",
                 choices=["true", "false"],
-                description="Whether a node that has ended is started again, as on a robot.",
+                description="Whether a node that has ended is started again after 2 s, as on a robot. Not after a "
+                "mistake in its configuration.",
             ),
             DeclareLaunchArgument(
                 "log_level",
@@ -149,7 +152,7 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for name, usual in (("rviz", "false"), ("body_prefix", "")):
             if (value := LaunchConfiguration(name).perform(context)) != usual:
                 raise RuntimeError(
-                    f"{name}:={value} is for one camera: omit it, or start each camera with its own launch"
+                    f"{name}:={value} cannot be used with cameras:=: omit it, or start each camera with its own launch"
                 )
     for name, (_, kind) in PARAMETERS.items():
         value = LaunchConfiguration(name).perform(context)
@@ -193,6 +196,18 @@ def end_everything(event: ProcessExited, context: LaunchContext) -> Shutdown | N
     return Shutdown(reason=f"{event.process_name} has ended")
 
 
+def end_unless_respawned(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """Let launch start the node again, except after a mistake in its configuration, with which it would always end.
+
+    Raises RuntimeError for such a mistake, which ends the launch with its text.
+    """
+    if context.is_shutdown or event.returncode != WRONG_CONFIGURATION_STATUS:
+        return None
+    raise RuntimeError(
+        f"{event.process_name} cannot be configured: the reason is in its messages above; it is not started again"
+    )
+
+
 def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     overrides = {
         parameter: ParameterValue(LaunchConfiguration(name), value_type=kind)
@@ -222,7 +237,7 @@ def perception_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=respawn,
             respawn_delay=2.0,
-            on_exit=None if respawn else end_everything,
+            on_exit=end_unless_respawned if respawn else end_everything,
             output="screen",
         )
     ]
@@ -232,7 +247,7 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return RViz, with its displays set to the topics of this node and this camera."""
     topics = [(f"/perception_node/{name}", f"perception_node/{name}") for name in ("markers", "overlay", "points")]
     cameras = [(INPUTS[name], LaunchConfiguration(name)) for name in ("image", "camera_info")]
-    use_sim_time = LaunchConfiguration("use_sim_time").perform(context) == "true"
+    use_sim_time = LaunchConfiguration("use_sim_time").perform(context).lower() == "true"
     return [
         Node(
             package="rviz2",

@@ -31,8 +31,10 @@ from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
+    SetLaunchConfiguration,
     Shutdown,
     TimerAction,
 )
@@ -45,6 +47,9 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 NODE = "perception_node"
 LOOK_AGAIN_S = 0.2
+IMAGE = "/camera/image_raw"  # default of perception.launch.py
+IMAGE_TYPES = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+SUFFIX = "/compressed"  # of topics of compressed images
 LAST_IMAGE_S = 2.0  # time for the node to process the bag's last image
 
 
@@ -65,6 +70,7 @@ def generate_launch_description() -> LaunchDescription:
                 description="Name of a new bag. Records people, TF, markers, overlay images and diagnostics.",
             ),
             OpaqueFunction(function=check),
+            OpaqueFunction(function=check_bag),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(Path(__file__).with_name("perception.launch.py"))),
                 launch_arguments={"use_sim_time": "true"}.items(),
@@ -90,7 +96,55 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         raise RuntimeError(f"cameras:={cameras} cannot be replayed together: replay the bag for one camera at a time")
     if record and os.path.lexists(record):
         raise RuntimeError(f"record:={record} already exists: give another name, or remove it")
+    if record and not Path(record).parent.is_dir():
+        raise RuntimeError(f"record:={record}: the folder {Path(record).parent} does not exist: create it first")
+    if LaunchConfiguration("use_sim_time", default="").perform(context).lower() == "false":
+        return [LogInfo(msg="use_sim_time:=false has no effect: a replay uses the bag's clock")]
     return []
+
+
+def check_bag(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Check that the bag can be played and contains the images, before the node loads its weights.
+
+    If only compressed images are recorded, selects them, unless the transport is given. Raises RuntimeError, as above.
+    """
+    bag, given = (LaunchConfiguration(name, default="").perform(context) for name in ("bag", "transport"))
+    image = in_namespace(LaunchConfiguration("image", default=IMAGE).perform(context), context).removesuffix(SUFFIX)
+    types = read_topic_types(bag)
+    if types is None:
+        return []
+    recorded = [transport for transport in IMAGE_TYPES if is_recorded(types, image, transport)]
+    if not recorded:
+        others = {name.removesuffix(SUFFIX) for name, kind in types.items() if kind in IMAGE_TYPES.values()}
+        others = sorted(name for name in others if "depth" not in name)
+        remedy = f"; it has images on {', '.join(others)}: image:={others[0]}" if others else " or any other topic"
+        raise RuntimeError(f"bag:={bag} has no images on {image}{remedy}")
+    if given in IMAGE_TYPES and given not in recorded:
+        raise RuntimeError(f"bag:={bag} has only {recorded[0]} images on {image}: omit transport:={given}")
+    return [SetLaunchConfiguration("transport", recorded[0])] if not given and recorded == ["compressed"] else []
+
+
+def is_recorded(types: dict[str, str], image: str, transport: str) -> bool:
+    return types.get(image if transport == "raw" else image + SUFFIX) == IMAGE_TYPES[transport]
+
+
+def read_topic_types(bag: str) -> dict[str, str] | None:
+    """Return the types of the bag's topics with messages, by name; None if this Python has no reader of bags.
+
+    Raises RuntimeError, as above, if the bag cannot be read.
+    """
+    try:
+        from multihmr2_ros.bags.reading import BagReader
+        from multihmr2_ros.errors import UserError
+    except ImportError:  # ros2 uses the system's Python, the node perhaps a virtual environment
+        return None
+    try:
+        with BagReader(bag) as reader:
+            reader.require_ros2()
+            # A damaged file does not contain the numbers of messages.
+            return {name: topic.type_name for name, topic in reader.topics.items() if topic.count or reader.damage}
+    except UserError as error:
+        raise RuntimeError(str(error)) from error
 
 
 def play_when_the_node_listens(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -169,7 +223,7 @@ def in_namespace(name: str, context: LaunchContext) -> str:
     if name.startswith("/"):
         return name
     pushed = context.launch_configurations.get("ros_namespace")  # by a launch file that includes this one
-    namespace = prefix_namespace(pushed, LaunchConfiguration("namespace").perform(context))
+    namespace = prefix_namespace(pushed, LaunchConfiguration("namespace", default="").perform(context))
     return f"{make_namespace_absolute(namespace).rstrip('/')}/{name}"
 
 

@@ -82,6 +82,13 @@ class BagReader:
     def damage(self) -> str:
         return self._files.damage
 
+    def require_ros2(self) -> None:
+        """Raise UserError for a ROS 1 bag."""
+        if self.is_ros1:
+            raise UserError(
+                f"{self.path} is a ROS 1 bag; convert it first: rosbags-convert --src {self.path} --dst NEW"
+            )
+
     def messages(self, topics: Collection[str] = ()) -> Iterator[BagMessage]:
         """Yield the messages of these topics (empty: of all), in order of the time of their recording.
 

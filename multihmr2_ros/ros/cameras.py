@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.estimator import Estimator, SharedInference
 
 NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*/)*[A-Za-z][A-Za-z0-9_]*")
-USAGE = """usage: perception_cameras CAMERA CAMERA ... [--ros-args ...]
+USAGE = """usage: perception_cameras CAMERA [CAMERA ...] [--ros-args ...]
 
 Runs one perception_node for each camera, in the namespace /CAMERA and with body_prefix CAMERA_, in one process.
 Relative names apply to all cameras: with -r image:=image_raw, the camera front has the images /front/image_raw.

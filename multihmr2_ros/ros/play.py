@@ -89,8 +89,7 @@ class Player:
         self._rate = rate
         self._stamps_now = stamps_now
         with BagReader(path) as bag:
-            if bag.is_ros1:
-                raise UserError(f"{path} is a ROS 1 bag; convert it first: rosbags-convert --src {path} --dst NEW")
+            bag.require_ros2()
             chosen = _select_topics(bag, topics)
         if stamps_now:  # otherwise the first messages would be published late, all at once
             for topic in chosen.values():

@@ -40,6 +40,7 @@ pytest.importorskip("ros2launch", reason="ros2launch is not installed: it has no
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_path
 from diagnostic_msgs.msg import DiagnosticArray
+from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter, parameter_value_to_python
@@ -48,6 +49,7 @@ from sensor_msgs.msg import Image
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.ros.parameters import DEFAULTS
+from test.helpers.bag_factory import camera_messages, write_bag
 from test.helpers.ros_domain import DOMAIN_ID
 from test.ros.test_config import PROFILE_VARIABLES
 
@@ -236,6 +238,22 @@ def generate_launch_description():
 """
 
 
+def test_a_mistake_in_the_configuration_is_not_repeated(launched: Callable[..., Launched]) -> None:
+    here = launched("perception.launch.py", "respawn:=true", "checkpoint:=no_such_file.pt")
+    assert here.process.wait(timeout=TIMEOUT_S) == 1
+    assert here.output.count("checkpoint 'no_such_file.pt' does not exist") == 1
+    assert "perception_node-1 cannot be configured: the reason is in its messages above" in here.output
+
+
+def test_a_node_that_ends_is_started_again(launched: Callable[..., Launched]) -> None:
+    here = launched("perception.launch.py", "respawn:=true", "autostart:=false")
+    started = re.compile(r"process started with pid \[(\d+)\]")
+    here.until(lambda: ("perception_node", "/") in here.peer.get_node_names_and_namespaces())
+    os.kill(int(started.findall(here.output)[0]), signal.SIGKILL)
+    here.until(lambda: len(started.findall(here.output)) == 2)
+    assert here.interrupt() == 0
+
+
 def test_a_launch_file_that_includes_ours_has_its_own_arguments_and_pushes_a_namespace(
     launched: Callable[..., Launched], tmp_path: Path
 ) -> None:
@@ -252,8 +270,8 @@ def test_a_launch_file_that_includes_ours_has_its_own_arguments_and_pushes_a_nam
 def test_replay_finds_the_node_in_a_pushed_namespace(
     launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
 ) -> None:
-    file = tmp_path / "robot.launch.py"
-    arguments = {"bag": str(tmp_path), "image": "image", "device": "cpu", "checkpoint": str(small_checkpoint)}
+    file, bag = tmp_path / "robot.launch.py", bag_of_images(tmp_path / "walk", "/robot/image")
+    arguments = {"bag": str(bag), "image": "image", "device": "cpu", "checkpoint": str(small_checkpoint)}
     file.write_text(INCLUDING.format(file=SHARE / "launch" / "replay.launch.py", arguments=arguments))
     here = launched(str(file))
     here.until(lambda: "[play-2]: process started" in here.output)
@@ -279,7 +297,7 @@ def refused(here: Launched, said: str) -> None:
 def test_rviz_that_is_not_installed_is_named_before_anything_starts(
     launched: Callable[..., Launched], tmp_path: Path, file: str
 ) -> None:
-    bag = [f"bag:={tmp_path}"] if file.startswith("replay") else []
+    bag = [f"bag:={bag_of_images(tmp_path / 'walk')}"] if file.startswith("replay") else []
     refused(launched(file, "rviz:=true", "autostart:=false", *bag), "rviz:=true needs RViz: sudo apt install ros-")
 
 
@@ -296,14 +314,20 @@ def test_rviz_that_is_not_installed_is_named_before_anything_starts(
         ("replay.launch.py", "bag:={tmp}/no_bag", "no_bag does not exist: give a rosbag2 folder"),
         ("replay.launch.py", "rate:=fast", "rate:=fast must be a number above 0"),
         ("replay.launch.py", "rate:=0", "rate:=0 must be a number above 0"),
+        ("replay.launch.py", "bag:={tmp}", "is not a bag: it contains no .mcap or .db3 file"),
+        ("replay.launch.py", "bag:={launch}/replay.launch.py", "replay.launch.py is not a bag; give a rosbag2 folder"),
+        ("replay.launch.py", "image:=/x", "has no images on /x; it has images on /camera/image_raw: image:=/camera/"),
+        ("replay.launch.py", "transport:=compressed", "has only raw images on /camera/image_raw: omit transport:=comp"),
         ("replay.launch.py", "record:={tmp}", "already exists: give another name, or remove it"),
+        ("replay.launch.py", "record:={tmp}/new/people", "/new does not exist: create it first"),
     ],
 )
 def test_arguments_are_checked_before_anything_starts(
     launched: Callable[..., Launched], tmp_path: Path, file: str, argument: str, said: str
 ) -> None:
-    file, argument = file.format(launch=LAUNCH), argument.format(tmp=tmp_path)
-    bag = [f"bag:={tmp_path}"] if file.startswith("replay") and not argument.startswith("bag") else []
+    file, argument = file.format(launch=LAUNCH), argument.format(launch=LAUNCH, tmp=tmp_path)
+    needs_bag = file.startswith("replay") and not argument.startswith("bag")
+    bag = [f"bag:={bag_of_images(tmp_path / 'walk')}"] if needs_bag else []
     refused(launched(file, argument, *bag), said)
 
 
@@ -311,9 +335,9 @@ def test_a_recorder_that_ends_ends_everything(
     launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
 ) -> None:
     """Playing a bag without recording the result is pointless."""
-    (tmp_path / "file").touch()
+    name = tmp_path / ("a" * 300)  # longer than file names can be
     here = launched(
-        "replay.launch.py", f"bag:={tmp_path}", f"record:={tmp_path}/file/people", "device:=cpu",
+        "replay.launch.py", f"bag:={bag_of_images(tmp_path / 'walk')}", f"record:={name}", "device:=cpu",
         f"checkpoint:={small_checkpoint}",
     )  # fmt: skip
     assert here.process.wait(timeout=TIMEOUT_S) == 1
@@ -321,8 +345,8 @@ def test_a_recorder_that_ends_ends_everything(
     assert re.search(r"\[perception_node-1\]: (process has finished|sending signal)", here.output)
 
 
-def bag_of_images(path: Path) -> None:
-    """Write three seconds of gray images at 10 Hz, stamped in 2001."""
+def bag_of_images(path: Path, *topics: str) -> Path:
+    """Write three seconds of gray images at 10 Hz, stamped in 2001, to each of the topics."""
     from rclpy.serialization import serialize_message
 
     with BagWriter(path) as bag:
@@ -332,20 +356,31 @@ def bag_of_images(path: Path) -> None:
             message.header.frame_id = "camera_optical_frame"
             time_ns = 1_000_000_000_000_000_000 + index * 100_000_000
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(time_ns, 1_000_000_000)
-            bag.write("/camera/image_raw", "sensor_msgs/msg/Image", serialize_message(message), time_ns)
+            for topic in topics or ("/camera/image_raw",):
+                bag.write(topic, "sensor_msgs/msg/Image", serialize_message(message), time_ns)
+    return path
+
+
+def test_compressed_images_are_selected_if_only_these_are_recorded(tmp_path: Path) -> None:
+    context = LaunchContext()
+    context.launch_configurations["bag"] = str(write_bag(tmp_path / "walk.mcap", camera_messages(1, "jpeg")))
+    (action,) = loaded("replay.launch.py").check_bag(context)
+    action.execute(context)
+    assert context.launch_configurations["transport"] == "compressed"
 
 
 @pytest.mark.slow
 def test_a_bag_is_replayed_in_its_own_time_and_recorded(
     launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
 ) -> None:
-    bag, record = tmp_path / "walk", tmp_path / "people"
-    bag_of_images(bag)
+    bag, record = bag_of_images(tmp_path / "walk"), tmp_path / "people"
     here = launched(
-        "replay.launch.py", f"bag:={bag}", f"record:={record}", "device:=cpu", f"checkpoint:={small_checkpoint}"
-    )
+        "replay.launch.py", f"bag:={bag}", f"record:={record}", "device:=cpu", f"checkpoint:={small_checkpoint}",
+        "use_sim_time:=false",
+    )  # fmt: skip
     assert here.process.wait(timeout=TIMEOUT_S) == 0, here.output
     assert "process[play-3] was required: shutting down" in here.output
+    assert here.output.count("use_sim_time:=false has no effect") == 1
     with BagReader(record) as recorded:
         humans = [recorded.decode(message) for message in recorded.messages(["/humans"])]
     seen = [message for message in humans if any(message.k)]
@@ -355,13 +390,14 @@ def test_a_bag_is_replayed_in_its_own_time_and_recorded(
 
 
 def test_replay_ends_when_the_node_cannot_start(launched: Callable[..., Launched], tmp_path: Path) -> None:
-    here = launched("replay.launch.py", f"bag:={tmp_path}", "checkpoint:=no_such_file.pt")
+    here = launched("replay.launch.py", f"bag:={bag_of_images(tmp_path / 'walk')}", "checkpoint:=no_such_file.pt")
     assert here.process.wait(timeout=TIMEOUT_S) == 1
     assert "perception_node-1 has failed" in here.output
 
 
 def test_ctrl_c_ends_a_replay_and_its_recorder_cleanly(launched: Callable[..., Launched], tmp_path: Path) -> None:
-    here = launched("replay.launch.py", f"bag:={tmp_path}", f"record:={tmp_path}/people", "autostart:=false")
+    bag = bag_of_images(tmp_path / "walk")
+    here = launched("replay.launch.py", f"bag:={bag}", f"record:={tmp_path}/people", "autostart:=false")
     here.until(lambda: "recording /diagnostics" in here.output)
     received: list[DiagnosticArray] = []
     here.peer.create_subscription(DiagnosticArray, "/diagnostics", received.append, 10)
@@ -374,6 +410,7 @@ def test_ctrl_c_ends_a_replay_and_its_recorder_cleanly(launched: Callable[..., L
 def test_replay_fails_with_its_player(
     launched: Callable[..., Launched], tmp_path: Path, small_checkpoint: Path
 ) -> None:
-    here = launched("replay.launch.py", f"bag:={tmp_path}", "device:=cpu", f"checkpoint:={small_checkpoint}")
+    bag = bag_of_images(tmp_path / "walk", "/camera/image_raw", "/camera-1/image_raw")  # a name that ROS does not allow
+    here = launched("replay.launch.py", f"bag:={bag}", "device:=cpu", f"checkpoint:={small_checkpoint}")
     assert here.process.wait(timeout=TIMEOUT_S) == 1
     assert "play-2 has failed: the reason is in its messages above" in here.output
