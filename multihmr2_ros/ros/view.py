@@ -63,12 +63,38 @@ from .transforms import TransformListener, UnknownTransformError
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 BODY_MODEL = "multihmr2_ros/msg/BodyModel"
 OTHER_IMAGES = ("depth", "overlay")  # parts of the names of topics that are not the camera's images
-MAX_IMAGES = 60  # that wait for their people
+MAX_IMAGES, MAX_IMAGE_BYTES = 60, 256 * 2**20  # that wait for their people
 UPDATE_PERIOD_S = 0.2
 BODY_MODEL_S = 5.0  # time limit for the BodyModel; without it, people have neither meshes nor skeletons
 MAX_PROBLEMS = 50  # that are printed
 SILENT_S = 5.0  # without a shown image until the reason is printed
 NO_BODY = BodyTopology(np.zeros((0, 3), np.int32), None, np.zeros((0, 2), np.int64))
+
+
+class WaitingImages:
+    """Image messages that wait for their people, at most MAX_IMAGES of MAX_IMAGE_BYTES. The newest is always kept."""
+
+    def __init__(self) -> None:
+        self._messages: OrderedDict[int, Any] = OrderedDict()  # by stamp, in the order of arrival
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, message: Any) -> None:
+        self._messages[_read_stamp_ns(message)] = message
+        while len(self) > MAX_IMAGES or (len(self) > 1 and self._count_bytes() > MAX_IMAGE_BYTES):
+            self._messages.popitem(last=False)
+
+    def find(self, stamp_ns: int) -> Any:
+        """Return the image with this stamp; None if there is none."""
+        return self._messages.get(stamp_ns)
+
+    def drop_until(self, stamp_ns: int) -> None:
+        """Drop the images up to a stamp. The node processes images in order."""
+        self._messages = OrderedDict((stamp, each) for stamp, each in self._messages.items() if stamp > stamp_ns)
+
+    def _count_bytes(self) -> int:
+        return sum(len(message.data) for message in self._messages.values())
 
 
 class LiveView:
@@ -92,7 +118,7 @@ class LiveView:
         self._node, self._topic = node, resolve_topic(node, topic)
         self._image_topic = resolve_topic(node, image_topic) if image_topic else ""
         self._fixed_frame, self._open_recording = fixed_frame, open_recording
-        self._images: OrderedDict[int, Any] = OrderedDict()  # stamp → message
+        self._images = WaitingImages()
         self._camera_info: CameraInfo | None = None
         self._body_model: BodyModel | None = None
         self._recording: RerunRecording | None = None
@@ -146,7 +172,7 @@ class LiveView:
         if found:
             self._image_topic = found[0]
             kind = IMAGE_TYPES[dict(self._node.get_topic_names_and_types())[found[0]][0]]
-            self._node.create_subscription(kind, found[0], self._receive_image, SENSOR_DATA)
+            self._node.create_subscription(kind, found[0], self._images.add, SENSOR_DATA)
             info = found[0].removesuffix(SUFFIX).rpartition("/")[0] + "/camera_info"
             self._node.create_subscription(CameraInfo, info, self._receive_camera_info, SENSOR_DATA)
             self._is_subscribed = True
@@ -155,11 +181,6 @@ class LiveView:
         """Return the published topics of these types."""
         topics = self._node.get_topic_names_and_types()
         return sorted(topic for topic, types in topics if types[0] in type_names and self._node.count_publishers(topic))
-
-    def _receive_image(self, message: Any) -> None:
-        self._images[_read_stamp_ns(message)] = message
-        while len(self._images) > MAX_IMAGES:
-            self._images.popitem(last=False)
 
     def _receive_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
@@ -171,7 +192,7 @@ class LiveView:
         """Draw the people of a message, once their image has come and the BodyModel or its time limit."""
         now_s = time.monotonic()
         self._first_people_s = self._first_people_s or now_s
-        image = self._images.get(_read_stamp_ns(message))
+        image = self._images.find(_read_stamp_ns(message))
         if image is None or not message.height:
             return
         if self._body_model is None and now_s - self._first_people_s < BODY_MODEL_S:
@@ -181,7 +202,7 @@ class LiveView:
         except UserError as error:
             self._report(str(error))
             return
-        self._drop_images(_read_stamp_ns(message))
+        self._images.drop_until(_read_stamp_ns(message))
         if drawn is None:
             return
         if self._recording is None:
@@ -189,10 +210,6 @@ class LiveView:
         frame, people = drawn
         self._recording.add(frame, people, FrameContext.from_frame(frame))
         self.shown += 1
-
-    def _drop_images(self, stamp_ns: int) -> None:
-        """Drop the images up to a stamp. The node processes images in order."""
-        self._images = OrderedDict((stamp, image) for stamp, image in self._images.items() if stamp > stamp_ns)
 
     def _read(self, message: HumanArray, image_message: Any) -> tuple[Frame, People] | None:
         """Return frame and people, relative to the camera; None if the people's frame is unknown.

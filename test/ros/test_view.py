@@ -28,9 +28,13 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
 from multihmr2_ros.ros import view
 from test.helpers.rerun_reading import Read
-from test.helpers.ros_wire import Wire, calibration, processes
+from test.helpers.ros_wire import Wire, calibration, image_message, processes
 from test.helpers.stand_in_estimator import PELVIS, TETRAHEDRON
 
 MODULE = "multihmr2_ros.ros.view"
@@ -78,6 +82,26 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     assert lines == [f"view: {reason} (waiting; Ctrl-C ends)", f"view: nothing was shown: {reason}"]
     assert status == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_the_memory_of_waiting_images_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, images = len(image_message().data), view.WaitingImages()
+    monkeypatch.setattr(view, "MAX_IMAGE_BYTES", 3 * size)
+    for second in range(5):
+        message = image_message()
+        message.header.stamp.sec = second
+        images.add(message)
+    assert [images.find(second * 10**9) is not None for second in range(5)] == [False, False, True, True, True]
+    monkeypatch.setattr(view, "MAX_IMAGE_BYTES", size - 1)
+    message.header.stamp.sec = 5
+    images.add(message)
+    assert len(images) == 1, "the newest is kept, however large"
+    monkeypatch.undo()
+    for second in range(100):
+        images.add(Image(header=Header(stamp=Time(sec=second))))
+    assert len(images) == view.MAX_IMAGES
+    images.drop_until(98 * 10**9)
+    assert len(images) == 1
 
 
 @pytest.mark.usefixtures("restore_signal_handlers")
