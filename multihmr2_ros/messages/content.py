@@ -49,6 +49,10 @@ class HeaderContent:
     def stamp_s(self) -> float:
         return self.sec + self.nanosec * 1e-9
 
+    def compute_age_s(self, now_s: float) -> float:
+        """Return the time since the stamp (s). NaN without a stamp, and at 0, before a simulated clock has begun."""
+        return now_s - self.stamp_s if self.stamp_ns and now_s else float("nan")
+
     @property
     def allows_transforms(self) -> bool:
         """Whether TF can contain transforms with this header. It has a parent frame and a stamp: tf2 never removes

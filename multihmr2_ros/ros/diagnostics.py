@@ -96,19 +96,23 @@ class HealthMonitor:
         self._problems: dict[tuple[str, str], Problem] = {}
         self._counts: dict[str, int] = {}
         self._latencies_s: list[float] = []
-        self._processed_s = -np.inf  # end of the last image, monotonic clock
+        self._silent_since_s = -np.inf  # end of the last image, or activation, monotonic clock
         self._last_report_s = time.monotonic()
 
     def note_processed(self, latency_s: float) -> None:
         """Note a latency: from the arrival of the image to the end of publishing (s)."""
         with self._lock:
             self._latencies_s.append(latency_s)
-            self._processed_s = time.monotonic()
+            self._silent_since_s = time.monotonic()
+
+    def note_active(self) -> None:
+        """Note that the node was activated or enabled."""
+        self._silent_since_s = time.monotonic()
 
     @property
     def is_silent(self) -> bool:
-        """Whether no image was processed for SILENT_S."""
-        return time.monotonic() - self._processed_s > SILENT_S
+        """Whether no image was processed for SILENT_S since the activation."""
+        return time.monotonic() - self._silent_since_s > SILENT_S
 
     def note(self, cause: str, text: str, *, is_present: bool = False) -> bool:
         """Note a problem and return whether to log it: the first time, then every LOG_AGAIN_S.

@@ -72,7 +72,7 @@ class DecodedImage:
                 "depth images can be used; set the stamp in the camera driver"
             )
         ahead_s = -self.age_at_receipt_s
-        if self.arrival_s > 0 and ahead_s > FUTURE_S:
+        if ahead_s > FUTURE_S:
             faults.append(
                 f"images are stamped {ahead_s:.1f} s in the future: ages and latencies are wrong, and max_age_s drops "
                 "no image; synchronize the clocks of the camera and of this computer"
@@ -81,8 +81,8 @@ class DecodedImage:
 
     @property
     def age_at_receipt_s(self) -> float:
-        """Age of the image when it arrived, s; NaN if the image has no stamp."""
-        return self.arrival_s - self.header.stamp_s if self.header.stamp_s else float("nan")
+        """Age of the image when it arrived, s; NaN if it is unknown."""
+        return self.header.compute_age_s(self.arrival_s)
 
 
 class FrameMaker:

@@ -140,6 +140,7 @@ class PerceptionNode(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.counters = ImageCounters()
         self._state = "active"
+        self._health.note_active()
         self._subscribe()
         return super().on_activate(state)
 
@@ -216,6 +217,8 @@ class PerceptionNode(ManagedNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         with self._publishing:
+            if request.data and not self._is_enabled:
+                self._health.note_active()
             self._is_enabled = request.data
             if self.is_active and not self._is_enabled:
                 self._publish_empty()
@@ -326,8 +329,8 @@ class PerceptionNode(ManagedNode):
 
     def _is_too_old(self, header: HeaderContent) -> bool:
         """Return whether the image exceeds the maximum age; report it if the node has published no people for long."""
-        age_s, max_age_s = self._get_time_s() - header.stamp_s, self.parameters.max_age_s
-        is_too_old = bool(header.stamp_s) and 0 < max_age_s < age_s
+        age_s, max_age_s = header.compute_age_s(self._get_time_s()), self.parameters.max_age_s
+        is_too_old = 0 < max_age_s < age_s
         if is_too_old and self._health.is_silent:
             self._report(
                 "age",

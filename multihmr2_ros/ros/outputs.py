@@ -121,8 +121,7 @@ class Outputs:
         if is_wanted(self._transforms):
             self._transforms.publish(people_to_transforms(people, header, self._body_prefix))
         if is_wanted(self._humans):
-            now_s = self._node.get_clock().now().nanoseconds * 1e-9
-            latency_s = now_s - header.stamp_s if header.stamp_s else float("nan")
+            latency_s = header.compute_age_s(self._node.get_clock().now().nanoseconds * 1e-9)
             content = people_to_content(
                 people, header, dataclasses.replace(timing, total_latency=latency_s),
                 with_vertices=self._publish_vertices, body_prefix=self._body_prefix, fixed_frame=fixed_frame,

@@ -74,6 +74,19 @@ def test_recent_problems_and_present_faults_make_a_warning(monkeypatch: pytest.M
     assert status(health).message == "people are published"
 
 
+def test_a_problem_is_an_error_after_two_seconds_without_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    health = HealthMonitor()
+    health.note_active()
+    levels = []
+    for _ in range(5):
+        health.note("camera_info", "uncalibrated")
+        levels.append(status(health).level)
+        now_s += 1.0
+    assert levels == [DiagnosticStatus.WARN] * 3 + [DiagnosticStatus.ERROR] * 2
+
+
 def test_endlessly_many_causes_are_forgotten() -> None:
     health = HealthMonitor()
     for index in range(10_000):

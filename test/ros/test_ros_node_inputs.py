@@ -102,7 +102,7 @@ def test_missing_images_are_told_with_the_reason(wire: Callable[..., Wire], capf
     here.peer.destroy_publisher(here.compressed)
     diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
     here.until(lambda: "no image received on /image, though /peer publishes it" in message_of(diagnostics))
-    assert diagnostics[-1].status[0].level == DiagnosticStatus.ERROR, "no people are published"
+    here.until(lambda: diagnostics[-1].status[0].level == DiagnosticStatus.ERROR)  # no people for two seconds
     here.until(lambda: log.has("no image received on /image, though /peer publishes it"))
     here.peer.destroy_publisher(here.image)
     here.until(lambda: message_of(diagnostics) == "no image received on /image: it has no publisher")
@@ -203,7 +203,7 @@ def test_an_image_that_cannot_be_used_is_named_and_the_next_one_is_processed(
     for _ in range(3):
         here.send_until(lambda: what in message_of(diagnostics), image_message(**fault))
         here.spin(0.05)
-    assert diagnostics[-1].status[0].level == DiagnosticStatus.ERROR
+    here.until(lambda: diagnostics[-1].status[0].level == DiagnosticStatus.ERROR)
     assert not humans
     assert len(here.exchange(humans).humans) == 1
     here.until(lambda: log.has(what))
@@ -291,7 +291,8 @@ def test_images_older_than_the_maximum_age_are_dropped(wire: Callable[..., Wire]
     here = wire(diagnostics_period_s=0.1, max_age_s=1.0)
     humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
     here.send_until(lambda: here.node.counters.dropped >= 1)  # stamped decades ago
-    here.until(lambda: "all images are dropped, because they are older than max_age_s" in message_of(diagnostics))
+    reason = "all images are dropped, because they are older than max_age_s"
+    here.send_until(lambda: reason in message_of(diagnostics))  # two seconds after the activation
     assert diagnostics[-1].status[0].level == DiagnosticStatus.ERROR
     assert not humans
     here.stamp_s = here.peer.get_clock().now().nanoseconds // 10**9

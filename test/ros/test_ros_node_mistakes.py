@@ -227,7 +227,8 @@ def test_simulated_time_that_does_not_begin_is_said(
     monkeypatch.setattr(node, "FIRST_IMAGE_TIMEOUT_S", 0.3)
     here = wire(diagnostics_period_s=0.1, use_sim_time=True)
     diagnostics, log = here.listen(DiagnosticArray, "/diagnostics"), Log(capfd)
-    here.exchange(here.listen(HumanArray, "/humans"))
+    humans = here.exchange(here.listen(HumanArray, "/humans"))
+    assert np.isnan([humans.age_at_receipt, humans.total_latency]).all(), "the time is unknown"
     here.until(lambda: "/clock has no messages: time stays at 0" in message_of(diagnostics))
     here.until(lambda: log.has("use_sim_time is true, but /clock has no messages"))
     assert "in the future" not in message_of(diagnostics)
