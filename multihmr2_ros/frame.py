@@ -27,7 +27,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .camera import intrinsics_from_fov
+from .camera import intrinsics_from_fov, require_k_in_pixels
 from .depth import RelativeDepthMap, check_depth
 from .errors import UserError
 from .lens import Distort, LensDistortion
@@ -166,11 +166,15 @@ class IntrinsicsChoice:
     vertical_fov_rad: float | None = None
 
     def apply(self, frame: AnyFrame) -> AnyFrame:
-        """Return the frame with the chosen intrinsics. The lens does not change, because the image does not."""
+        """Return the frame with the chosen intrinsics. The lens does not change, because the image does not.
+
+        Raises UserError for focal lengths that no camera has.
+        """
         height, width = frame.image.shape[:2]
         if self.source == PREDICTED:
             return dataclasses.replace(frame, k=None)
         if self.k is not None:
+            require_k_in_pixels(self.k, width, height)
             return dataclasses.replace(frame, k=self.k, intrinsics_source=IntrinsicsSource.PARAMETER)
         if self.vertical_fov_rad is not None:
             k = intrinsics_from_fov(self.vertical_fov_rad, width, height)

@@ -35,7 +35,14 @@ from .distortion import (
     distort_points,
     undistort_points,
 )
-from .pinhole import back_project, compute_vertical_fov, intrinsics_from_fov, project, validate_k
+from .pinhole import (
+    back_project,
+    compute_vertical_fov,
+    intrinsics_from_fov,
+    project,
+    require_k_in_pixels,
+    validate_k,
+)
 from .resize import ResizePad
 
 __all__ = [
@@ -54,6 +61,7 @@ __all__ = [
     "has_empty_p",
     "intrinsics_from_fov",
     "project",
+    "require_k_in_pixels",
     "undistort_points",
     "validate_k",
 ]

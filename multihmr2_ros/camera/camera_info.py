@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from multihmr2_ros.camera.distortion import CameraModel
-from multihmr2_ros.camera.pinhole import validate_k
+from multihmr2_ros.camera.pinhole import require_k_in_pixels, validate_k
 from multihmr2_ros.errors import UserError
 
 
@@ -73,9 +73,9 @@ def camera_from_info(info: CameraInfoContent) -> CameraModel | None:
     full-resolution matrix is cropped to the region of interest, then binned, as in image_geometry (ROS):
     cx' = (cx - x_offset) / binning_x.
 
-    Raises UserError for an image of another size: it may have been cropped or resized, and the wrong assumption would
-    give wrong positions. Raises UnusableDistortionError if only the distortion is unusable; the same content with an
-    empty d is then accepted.
+    Raises UserError for focal lengths that no camera has, and for an image of another size: it may have been cropped or
+    resized, and the wrong assumption would give wrong positions. Raises UnusableDistortionError if only the distortion
+    is unusable; the same content with an empty d is then accepted.
     """
     uses_p = info.rectified and not has_empty_p(info)
     name, numbers, columns = ("p", info.p, 4) if uses_p else ("k", info.k, 3)
@@ -91,6 +91,7 @@ def camera_from_info(info: CameraInfoContent) -> CameraModel | None:
     _require_matching_size(info, binning)
     to_region = np.array([[1.0, 0.0, -info.roi_x_offset], [0.0, 1.0, -info.roi_y_offset], [0.0, 0.0, 1.0]])
     k = np.diag([1.0 / binning[0], 1.0 / binning[1], 1.0]) @ to_region @ full
+    require_k_in_pixels(k, info.image_width, info.image_height, f"camera_info.{name}")
     if info.rectified:
         return CameraModel(k, np.zeros(0), "", info.image_width, info.image_height, "P" if uses_p else "K")
     distortion = np.asarray(info.d, dtype=np.float64)

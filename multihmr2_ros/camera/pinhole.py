@@ -27,6 +27,8 @@ from multihmr2_ros.errors import UserError
 Float64Array = NDArray[np.float64]
 FloatArray = NDArray[np.floating[Any]]
 NEAREST_DEPTH_M = 1e-6
+# Focal lengths of cameras, relative to the longer side of the image: from fisheye lenses to telescopes.
+MIN_FOCAL_RATIO, MAX_FOCAL_RATIO = 0.05, 1e4
 
 
 def intrinsics_from_fov(vertical_fov_rad: float, width: int, height: int) -> Float64Array:
@@ -61,6 +63,16 @@ def validate_k(k: ArrayLike, name: str = "K") -> Float64Array:
     if not usable or matrix[1, 0] != 0 or matrix[2].tolist() != [0, 0, 1]:
         raise UserError(f"{wanted}, got {matrix.tolist()}; use a calibrated K")
     return matrix
+
+
+def require_k_in_pixels(k: Float64Array, width: int, height: int, name: str = "K") -> None:
+    """Raise UserError if no camera has the focal lengths of k (3, 3): K may be in mm, or for a unit image."""
+    low, high = MIN_FOCAL_RATIO * max(width, height), MAX_FOCAL_RATIO * max(width, height)
+    if not (low <= k[0, 0] <= high and low <= k[1, 1] <= high):
+        raise UserError(
+            f"{name} must have focal lengths between {low:g} and {high:g} px for an image of {width} x {height} px, "
+            f"got {k[0, 0]:g} and {k[1, 1]:g}; convert it to pixels"
+        )
 
 
 def project(points: ArrayLike, k: ArrayLike) -> FloatArray:

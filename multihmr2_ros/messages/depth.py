@@ -64,8 +64,8 @@ def depth_from_ros(message: Any, header: HeaderContent, image_size: tuple[int, i
     row_bytes = width * dtype.itemsize
     if step < row_bytes or len(message.data) != step * height:
         raise UserError(
-            f"a {width} x {height} {message.encoding} image must have rows of at least {row_bytes} bytes, got step "
-            f"{step} and {len(message.data)} bytes in all; check the depth camera's driver"
+            f"a {width} x {height} {message.encoding} image must have {height} rows of at least {row_bytes} bytes, got "
+            f"step {step} and {len(message.data)} bytes in all; check the depth camera's driver"
         )
     rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row_bytes]
     return np.ascontiguousarray(rows).view(dtype).astype(dtype.newbyteorder("="), copy=False)

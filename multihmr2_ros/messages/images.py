@@ -66,8 +66,8 @@ def image_from_ros(message: Any) -> NDArray[np.uint8]:
     row_bytes = width * channels * dtype.itemsize
     if step < row_bytes or len(message.data) != step * height:
         raise UserError(
-            f"a {width} x {height} {message.encoding} image must have rows of at least {row_bytes} bytes, got step "
-            f"{step} and {len(message.data)} bytes in all; check the camera driver"
+            f"a {width} x {height} {message.encoding} image must have {height} rows of at least {row_bytes} bytes, got "
+            f"step {step} and {len(message.data)} bytes in all; check the camera driver"
         )
     # cv_bridge needs rows of whole pixels, and for swapped byte order a function that NumPy 2 does not have.
     is_plain = step % (channels * dtype.itemsize) == 0 and not message.is_bigendian

@@ -32,6 +32,7 @@ from multihmr2_ros.camera import (
     distort_points,
     intrinsics_from_fov,
     project,
+    require_k_in_pixels,
     undistort_points,
     validate_k,
 )
@@ -91,6 +92,16 @@ def test_unusable_focal_lengths_are_refused(value: float, axis: int) -> None:
     k = K.copy()
     k[axis, axis] = value
     assert str(value) in refusal(validate_k, k)
+
+
+# For a unit image; in mm; far too large; fy only.
+@pytest.mark.parametrize("focal", [(0.9, 0.9), (3.6e-3, 3.6e-3), (1e12, 1e12), (600.0, 0.9)])
+def test_focal_lengths_of_no_camera_are_refused(focal: tuple[float, float]) -> None:
+    k = np.array([[focal[0], 0.0, 320.0], [0.0, focal[1], 240.0], [0.0, 0.0, 1.0]])
+    text = refusal(camera_from_info, facts(k=k.ravel()))
+    assert text.startswith("camera_info.k must have focal lengths between ")
+    assert refusal(require_k_in_pixels, k, 640, 480).startswith("K must have focal lengths between 32 and 6.4e+06 px")
+    require_k_in_pixels(K, 640, 480)
 
 
 # --- CameraInfo
