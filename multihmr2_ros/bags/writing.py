@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -101,13 +102,22 @@ class BagWriter(WholeFile):
             raise describe_write_error(self.path, error) from error
         self.counts[topic] += 1
 
-    def close(self) -> None:
-        """Finish the bag and rename it to its path."""
+    def close(self, *, keep_incomplete: bool = False) -> None:
+        """Finish the bag and rename it to its path.
+
+        keep_incomplete: if it cannot be finished, as on a full disk, keep what is on the disk: `BagReader` reads the
+        messages of an incomplete bag
+        """
         try:
-            self._writer.close()
             self._refuse_existing()
-            written = self._writer.path
-            os.replace(next(written.glob("*.[md][cb]*")) if self._is_file else written, self.path)
+            try:
+                self._writer.close()
+            except (OSError, sqlite3.Error):
+                if keep_incomplete:
+                    self._abort()
+                    self._move_into_place()
+                raise
+            self._move_into_place()
         except (OSError, sqlite3.Error) as error:
             raise describe_write_error(self.path, error) from error
         finally:
@@ -115,8 +125,17 @@ class BagWriter(WholeFile):
 
     def discard(self) -> None:
         """Delete the unfinished bag."""
-        self._writer.abort()
+        self._abort()
         self._remove()
+
+    def _abort(self) -> None:
+        """Close the file without finishing it. On a full disk, messages that are still in memory are lost."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self._writer.abort()
+
+    def _move_into_place(self) -> None:
+        written = self._writer.path
+        os.replace(next(written.glob("*.[md][cb]*")) if self._is_file else written, self.path)
 
     def _add(self, topic: str, type_name: str) -> Any:
         qos = [LATCHED] if topic in self._latched else []

@@ -235,7 +235,7 @@ class PerceptionNode(ManagedNode):
             self._inputs.update_subscriptions()
 
     def _on_diagnostics(self) -> None:
-        state = self._state if self._is_enabled else "disabled"
+        state = "disabled" if self._state == "active" and not self._is_enabled else self._state
         faults = [] if state == "active" else [f"the node is {state}"]
         facts = {"enabled": str(self._is_enabled).lower()} | {
             name: str(count) for name, count in self.counters.to_dict().items()

@@ -39,6 +39,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy
 
 from multihmr2_ros.bags.definitions import require_type
+from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.files import require_parent_folder
@@ -110,23 +111,35 @@ def _run_node(node: Any, options: argparse.Namespace) -> int:
         recorder = Recorder(node, writer, options.topics)
         _record(recorder, writer, executor, stopped)
     except BaseException:
-        if writer.counts:  # it cannot be recorded again
-            with contextlib.suppress(UserError):
-                writer.close()
-                print(f"{options.out}: {sum(writer.counts.values())} messages until the error", file=sys.stderr)
+        if writer.counts:
+            with contextlib.suppress(UserError):  # the first error is reported
+                _close(writer)
+                with BagReader(options.out) as bag:  # on a full disk, not all that were written
+                    kept = sum(topic.count for topic in bag.topics.values())
+                print(f"{options.out}: {kept} messages until the error", file=sys.stderr)
         else:
             writer.discard()
         raise
     if not writer.counts:
         writer.discard()
         raise UserError(f"no message received on {', '.join(options.topics)}; no bag was written")
-    writer.close()
+    _close(writer)
     print(f"{options.out}: {sum(writer.counts.values())} messages")
     for topic, count in sorted(writer.counts.items()):
         print(f"{count:8d}  {topic}")
     if recorder.missing:
         print(f"no publisher of {', '.join(recorder.missing)}")
     return 0
+
+
+def _close(writer: BagWriter) -> None:
+    """Finish the bag. If that fails, keep what is on the disk, because it cannot be recorded again."""
+    try:
+        writer.close(keep_incomplete=True)
+    except UserError:
+        if writer.path.exists():
+            print(f"{writer.path} is incomplete; `mcap recover` and multihmr2 read it up to the error", file=sys.stderr)
+        raise
 
 
 def _record(recorder: Recorder, writer: BagWriter, executor: SingleThreadedExecutor, stopped: Collection[int]) -> None:

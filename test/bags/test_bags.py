@@ -158,6 +158,28 @@ def test_a_full_disk(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["bag.mcap", "folder"])
+def test_an_incomplete_bag_is_kept_on_request(tmp_path: Path, name: str) -> None:
+    """As by the recorder: what fills the disk cannot be recorded again."""
+    writer, data = BagWriter(tmp_path / name), serialized(raw_image(picture(0), "rgb8", START_NS))
+
+    def write_many() -> None:
+        for index in range(10**8 // len(data)):
+            writer.write("/camera/image_raw", "sensor_msgs/msg/Image", data, START_NS + index)
+
+    with no_file_above(5_000_000):
+        with pytest.raises(UserError, match="cannot write"):
+            write_many()
+        with pytest.raises(UserError, match="cannot write"):
+            writer.close(keep_incomplete=True)
+    with BagReader(tmp_path / name) as bag:
+        recorded = [message.data for message in bag.messages()]
+        assert bag.damage
+    assert recorded[:-1] == [data] * (len(recorded) - 1)
+    assert 2_500_000 < len(data) * len(recorded) < 5_000_000
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "new" / "out.mcap") as writer:
         writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)

@@ -165,6 +165,9 @@ def test_services(wire: Callable[..., Wire]) -> None:
     here.exchange(humans)
     assert here.estimator.resets == 1
     here.until(lambda: message_of(diagnostics).startswith("people are published"))
+    assert here.call(SetBool, "/perception_node/enable", SetBool.Request(data=False)).success
+    assert change(here, "deactivate")
+    here.until(lambda: message_of(diagnostics) == "the node is inactive")  # the state matters more than the service
 
 
 def test_stamps_that_go_back_reset_all_tracks(wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str]) -> None:
