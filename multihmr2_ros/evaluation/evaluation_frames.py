@@ -21,16 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from multihmr2_ros.camera import compute_vertical_fov
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
-
-
-def _make_empty_boxes() -> NDArray[np.float64]:
-    return np.zeros((0, 4))
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,6 @@ class EvaluationFrame:
     people          recorded people; None if they are to be estimated from the frame
     truth           the true people in the camera's optical frame; None if unknown. score is the visible fraction of
                     each person in [0, 1], NaN if unknown
-    ignored         (r, 4) px, (x0, y0, x1, y1) of regions in which people are not annotated
     times_ms        durations by the name of the stage
     dropped         images that a live node dropped since the previous frame
     source          data for the sequence's bag of predictions
@@ -53,7 +45,6 @@ class EvaluationFrame:
     frame: Frame | None = None
     people: People | None = None
     truth: People | None = None
-    ignored: NDArray[np.float64] = field(default_factory=_make_empty_boxes)
     times_ms: dict[str, float] = field(default_factory=dict)
     dropped: int = 0
     source: Any = None

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.metrics import bodies, placement, uncertainty
-from multihmr2_ros.metrics.boxes import box_area, box_intersection, points_to_boxes
-from multihmr2_ros.metrics.identity import IGNORED_SHARE, FrameBoxes
+from multihmr2_ros.metrics.boxes import points_to_boxes
+from multihmr2_ros.metrics.identity import FrameBoxes
 from multihmr2_ros.metrics.matching import MIN_IOU, Method, match_people
 from multihmr2_ros.metrics.placement import DistanceErrors, distance_errors
 from multihmr2_ros.metrics.velocity import velocity_error
@@ -110,7 +110,6 @@ def score_frame(
     people: People,
     truth: People,
     config: ScoringConfig,
-    ignored: Floats | None = None,
     given_fov: float = np.nan,
     *,
     is_recorded: bool = False,
@@ -120,7 +119,6 @@ def score_frame(
     people       the predictions
     truth        the true people
     config       settings of the scoring
-    ignored      (r, 4) px, regions where unmatched predictions are not scored
     given_fov    vertical, rad, of the camera's calibration, for truth without one
     is_recorded  whether the predictions were recorded, so that their placement cues are unknown
 
@@ -134,7 +132,6 @@ def score_frame(
     is_counted = evaluated[pairs[:, 1]]
     is_ignored = np.zeros(len(people), bool)
     is_ignored[pairs[~is_counted, 0]] = True
-    is_ignored |= _is_in_ignored_region(compute_body_boxes(people, points), ignored, pairs)
     pairs = pairs[is_counted]
     predicted, true = people.select(pairs[:, 0]), truth.select(pairs[:, 1])
     motion_errors, mahalanobis2 = _compute_motion_errors(predicted, true)
@@ -181,14 +178,6 @@ def compute_body_boxes(people: People, points: Floats) -> Floats:
     if people.vertices.shape[1] and people.k[0, 0] > 0:
         points = np.asarray(project(people.surface.astype(np.float64), people.k), np.float64)
     return points_to_boxes(points)
-
-
-def _is_in_ignored_region(boxes: Floats, ignored: Floats | None, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-    if ignored is None or not len(ignored):
-        return np.zeros(len(boxes), bool)
-    share = box_intersection(boxes, ignored).max(axis=1, initial=0) / np.maximum(box_area(boxes), np.spacing(1))
-    share[pairs[:, 0]] = 0
-    return np.asarray(share > IGNORED_SHARE)
 
 
 def _compute_errors(predicted: People, true: People, config: ScoringConfig) -> dict[str, Floats]:

@@ -49,7 +49,7 @@ class SequenceScorer:
         score = None
         if eval_frame.truth is not None:
             score = score_frame(
-                people, eval_frame.truth, self._config, eval_frame.ignored, eval_frame.given_fov,
+                people, eval_frame.truth, self._config, eval_frame.given_fov,
                 is_recorded=eval_frame.people is not None,
             )  # fmt: skip
             self._keep_boxes(people, score)

@@ -77,7 +77,7 @@ class Tally:
     with_truth     frames that were scored
     detections     people that were predicted, in all frames
     ignored_truth  true people that are too small or too hidden to be scored
-    ignored_found  predictions of ignored people, or in ignored regions
+    ignored_found  predictions of ignored people
     dropped        images that a live node dropped
     detection      counts of matches, false positives and misses
     sums           of ERRORS, by key

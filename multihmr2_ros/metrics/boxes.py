@@ -51,6 +51,40 @@ def box_intersection(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     return np.nan_to_num(np.clip(high - low, 0, None).prod(axis=-1))
 
 
+def polygon_intersection(boxes: FloatArray, polygon: FloatArray) -> NDArray[np.float64]:
+    """Return the area (n,) px² of the part of each box (n, 4) that is inside a polygon (k, 2) px; 0 for NaN.
+
+    The polygon need not be convex. Its outline must not cross itself.
+    """
+    return np.array([_polygon_area(_clip_polygon(polygon, box)) for box in np.asarray(boxes, np.float64)], np.float64)
+
+
+def _clip_polygon(polygon: FloatArray, box: FloatArray) -> NDArray[np.float64]:
+    """Clip a polygon (k, 2) to a box (4,), side by side (Sutherland & Hodgman 1974); returns (m, 2).
+
+    Parts of a polygon that is not convex are joined by lines without area.
+    """
+    points = np.asarray(polygon, np.float64)
+    for axis, limit, sign in ((0, box[0], 1), (1, box[1], 1), (0, box[2], -1), (1, box[3], -1)):
+        inside = sign * (points[:, axis] - limit)
+        kept: list[NDArray[np.float64]] = []
+        for point, depth, last, last_depth in zip(
+            points, inside, np.roll(points, 1, axis=0), np.roll(inside, 1), strict=True
+        ):
+            if (depth >= 0) != (last_depth >= 0):
+                kept.append(last + last_depth / (last_depth - depth) * (point - last))
+            if depth >= 0:
+                kept.append(point)
+        points = np.array(kept).reshape(-1, 2)
+    return points
+
+
+def _polygon_area(points: FloatArray) -> float:
+    """Return the area of a polygon (k, 2), by the shoelace formula."""
+    x, y = np.asarray(points, np.float64).T
+    return float(0.5 * abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)))
+
+
 def box_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     """Return the intersection over union (n, m) of boxes a (n, 4) and b (m, 4); 0 if both are empty."""
     shared = box_intersection(a, b)

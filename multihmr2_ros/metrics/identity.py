@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from multihmr2_ros.metrics.boxes import box_area, box_intersection, box_iou
+from multihmr2_ros.metrics.boxes import FloatArray, box_area, box_iou, polygon_intersection
 from multihmr2_ros.metrics.matching import assign
 
 MIN_IOU = 0.5
@@ -132,19 +132,17 @@ def count_identities(
 
 
 def remove_ignored(
-    truth: FrameBoxes, predicted: FrameBoxes, ignored: NDArray[np.float64], min_iou: float = MIN_IOU
+    truth: FrameBoxes, predicted: FrameBoxes, regions: Sequence[FloatArray], min_iou: float = MIN_IOU
 ) -> FrameBoxes:
-    """Return the predictions of a frame that are scored, given ignored regions (r, 4) px (PoseTrack21).
+    """Return the predictions of a frame that are scored, given ignored regions, polygons (k, 2) px (PoseTrack21).
 
     These are the matched ones, and unmatched ones with at most a tenth of their area inside any region.
     """
-    if len(ignored) == 0 or len(predicted.identity) == 0:
+    if not regions or len(predicted.identity) == 0:
         return predicted
-    overlap = box_iou(predicted.box, truth.box)
-    matched = assign(1 - overlap, overlap >= min_iou)[:, 0]
-    size = np.maximum(box_area(predicted.box), np.spacing(1))
-    kept = (box_intersection(predicted.box, ignored) / size[:, None]).max(axis=1) <= IGNORED_SHARE
-    kept[matched] = True
+    inside = np.max([polygon_intersection(predicted.box, region) for region in regions], axis=0)
+    kept = inside <= IGNORED_SHARE * box_area(predicted.box)
+    kept[match_boxes(box_iou(predicted.box, truth.box), min_iou)[:, 0]] = True
     return FrameBoxes(predicted.identity[kept], predicted.box[kept])
 
 

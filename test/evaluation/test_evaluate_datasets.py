@@ -21,6 +21,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,8 +270,11 @@ def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str)
         )
 
 
-def write_posetrack(folder: Path, boxes: list[list[float]]) -> None:
-    """Write four frames, the last one without ground truth, with an ignored region."""
+REGION = ([480, 640, 640, 480], [0, 0, 480, 480])  # x and y, px
+
+
+def write_posetrack(folder: Path, boxes: list[list[float]], regions: Any = ([REGION[0]], [REGION[1]])) -> None:
+    """Write four frames, the last one without ground truth, with ignored regions."""
     images, annotations = [], []
     for frame in range(4):
         name = f"images/val/000001_test/{frame:06d}.jpg"
@@ -278,7 +282,7 @@ def write_posetrack(folder: Path, boxes: list[list[float]]) -> None:
         images.append({
             "id": 10_000_000 + frame, "frame_id": 10_000_000 + frame, "vid_id": "000001", "nframes": 4,
             "file_name": name, "is_labeled": frame != 3, "has_labeled_person": frame != 3,
-            "ignore_regions_x": [[480, 640, 640, 480]], "ignore_regions_y": [[0, 0, 480, 480]],
+            "ignore_regions_x": regions[0], "ignore_regions_y": regions[1],
         })  # fmt: skip
         for track, box in enumerate(boxes if frame != 3 else []):
             annotations.append({
@@ -289,10 +293,11 @@ def write_posetrack(folder: Path, boxes: list[list[float]]) -> None:
     save_json(folder / "posetrack_data" / "val" / "000001_test.json", content)
 
 
-def test_posetrack21(tmp_path: Path) -> None:
+@pytest.mark.parametrize("regions", [([REGION[0]], [REGION[1]]), REGION])  # one polygon is also stored without a list
+def test_posetrack21(tmp_path: Path, regions: Any) -> None:
     """An ignored region, and a frame without ground truth, which is processed but not scored."""
     boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
-    write_posetrack(tmp_path, boxes)
+    write_posetrack(tmp_path, boxes, regions)
     everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and NaN
 
     (result,) = evaluate_dataset(

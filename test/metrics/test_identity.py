@@ -198,10 +198,21 @@ def test_order_of_people_does_not_matter(seed: int, shuffle: int) -> None:
 def test_unmatched_predictions_in_ignored_regions_are_left_out() -> None:
     truth = frames([(1, 0)])[0]
     predicted = frames([(5, 0), (6, 100), (7, 108.5), (8, 200)])[0]
-    region = np.array([[95.0, 0, 109.5, 10], [-5, 0, 15, 10]])  # the matched one is in a region and is kept
-    kept = remove_ignored(truth, predicted, region)
+    regions = [rectangle(95.0, 109.5), rectangle(-5, 15)]  # the matched one is in a region and is kept
+    kept = remove_ignored(truth, predicted, regions)
     assert kept.identity.tolist() == [5, 7, 8]  # of 7, exactly a tenth is inside
-    assert remove_ignored(truth, predicted, np.zeros((0, 4))) is predicted
+    assert remove_ignored(truth, predicted, []) is predicted
+
+
+def rectangle(x0: float, x1: float) -> np.ndarray:
+    """Return the corners of a rectangle 10 px high."""
+    return np.array([[x0, 0], [x1, 0], [x1, 10], [x0, 10]], float)
+
+
+def test_ignored_regions_are_polygons_not_their_bounding_boxes() -> None:
+    predicted = frames([(5, 0), (6, 90)])[0]
+    triangle = np.array([[0.0, 0], [100, 10], [0, 10]])  # both boxes are inside its bounding box
+    assert remove_ignored(frames([])[0], predicted, [triangle]).identity.tolist() == [6]
 
 
 def test_a_frame_cannot_name_somebody_twice() -> None:

@@ -26,6 +26,7 @@ from configparser import ConfigParser
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class BoxFrame:
     counted      whether the image has ground truth
     distractors  (…, 4) px, people that are not scored; predictions of them are ignored
     others       (…, 4) px, annotated boxes that are neither scored people nor distractors
-    regions      (…, 4) px, regions to be ignored
+    regions      polygons (k, 2) px; unmatched predictions in them are ignored
     """
 
     image: Path
@@ -59,7 +60,7 @@ class BoxFrame:
     counted: bool
     truth: FrameBoxes
     distractors: NDArray[np.float64]
-    regions: NDArray[np.float64]
+    regions: tuple[NDArray[np.float64], ...] = ()
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
 
     def select_counted(self, predicted: FrameBoxes) -> FrameBoxes:
@@ -115,9 +116,7 @@ def _read_mot_sequence(path: Path) -> BoxSequence:
         truth = FrameBoxes(here[counts, 1].astype(np.int64), boxes[counts])
         are_distractors = np.isin(here[:, 7], distractor_classes)
         others = boxes[~counts & ~are_distractors]
-        frames.append(
-            BoxFrame(image, number / fps, True, truth, boxes[are_distractors], np.zeros((0, 4)), others=others)
-        )
+        frames.append(BoxFrame(image, number / fps, True, truth, boxes[are_distractors], others=others))
     if not frames:
         raise UserError(f"expected images in {images[0].parent}, found none; unpack them")
     return BoxSequence(sequence.name, tuple(frames))
@@ -148,7 +147,7 @@ def list_posetrack_sequences(folder: Path, split: str = "val") -> SequenceListin
     """List the sequences of PoseTrack21.
 
     Reads posetrack_data/SPLIT/*.json (images with polygons to be ignored; annotations with bbox, track_id) and images/.
-    A polygon is replaced by its bounding box. Frames without ground truth are processed, but not scored.
+    Frames without ground truth are processed, but not scored.
     """
     for path in list_files(folder, f"posetrack_data/{split}/*.json", "annotations"):
         yield path.stem, partial(parse_file, path, partial(_read_posetrack_sequence, folder, path))
@@ -164,9 +163,16 @@ def _read_posetrack_sequence(folder: Path, path: Path) -> BoxSequence:
     for index, image in enumerate(sorted(document["images"], key=lambda each: str(each["file_name"]))):
         here = people.get(image["id"], [])
         truth = FrameBoxes(np.array([track for track, _ in here], np.int64), boxes_to_corners([box for _, box in here]))
-        polygons = zip(image.get("ignore_regions_x", []), image.get("ignore_regions_y", []), strict=True)
-        regions = [(min(x), min(y), max(x), max(y)) for x, y in polygons if len(x)]
-        regions_px = np.array(regions, np.float64).reshape(-1, 4)
         file = folder / image["file_name"]
-        frames.append(BoxFrame(file, index / USUAL_FPS, bool(here), truth, np.zeros((0, 4)), regions_px))
+        frames.append(
+            BoxFrame(file, index / USUAL_FPS, bool(here), truth, np.zeros((0, 4)), _read_ignored_regions(image))
+        )
     return BoxSequence(path.stem, tuple(frames))
+
+
+def _read_ignored_regions(image: dict[str, Any]) -> tuple[NDArray[np.float64], ...]:
+    """Read the polygons (k, 2) px of an image: lists of x and of y, one for each polygon, or only the lists of one."""
+    x, y = (image.get(f"ignore_regions_{axis}") or [] for axis in "xy")
+    if x and not isinstance(x[0], list):
+        x, y = [x], [y]
+    return tuple(np.array([each_x, each_y], np.float64).T for each_x, each_y in zip(x, y, strict=True) if len(each_x))
