@@ -73,8 +73,8 @@ def _make_data_uri(kind: str, data: bytes) -> str:
 def draw_groups(rows: PersonRows) -> list[ReportImage]:
     """Draw recall and errors over distance, visibility and posture of the true people."""
     distance, visible = rows["true_distance_m"], rows["visible"]
-    far = np.nanmax(distance, initial=0.0)
-    edges = np.arange(0.0, np.ceil(far) + 1) if far <= 15 else np.linspace(0.0, np.ceil(far), 16)
+    far = np.floor(np.nanmax(distance, initial=0.0)) + 1
+    edges = np.arange(far + 1) if far <= 15 else np.linspace(0.0, far, 16)
     by_distance = [(f"{low:.3g}–{high:.3g}", (distance >= low) & (distance < high)) for low, high in _make_bins(edges)]
     tenths = np.linspace(0.0, 1.0, 11)
     by_visibility = [

@@ -63,10 +63,11 @@ def save_params(path: str | Path, people: People) -> None:
 def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) -> None:
     """Write the people's meshes, faces (F, 3) of people.vertices, to a binary glTF file (.glb), in meters.
 
-    Each person is a node `person_<track_id>`, or `person_<row>` if untracked, in the track's color. Its parent is the
-    node `camera`, which transforms the camera optical frame to glTF's y-up frame: viewers show the people upright, seen
-    from the camera. Only vertices that faces use are written. Without people, the file has the node `camera` only, so
-    that every frame of a video has a file. People with vertices that are not finite are left out, with a warning.
+    Each person is a node in the track's color, with the name `person_<track_id>`. Without a track, it is
+    `person_<row>`, or `untracked_<row>` if another person has the row as track id. The nodes' parent is the node
+    `camera`, which transforms the camera optical frame to glTF's y-up frame: viewers show the people upright, seen from
+    the camera. Only vertices that faces use are written. Without people, the file has the node `camera` only, so that
+    every frame of a video has a file. People with vertices that are not finite are left out, with a warning.
 
     Raises UserError if the people have no mesh or the file cannot be written.
     """
@@ -76,13 +77,16 @@ def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) ->
     compact_faces = compact_faces.reshape(faces.shape)
     scene = trimesh.Scene()
     scene.graph.update("camera", "world", matrix=GLTF_FROM_CAMERA)
-    for row, track_id in enumerate(people.track_id):
-        name = f"person_{row if track_id < 0 else track_id}"
+    track_ids = people.track_id.tolist()
+    for row, track_id in enumerate(track_ids):
+        name = (
+            f"untracked_{row}" if track_id < 0 and row in track_ids else f"person_{row if track_id < 0 else track_id}"
+        )
         vertices = people.vertices[row, used]
         if not np.isfinite(vertices).all():
             logger.warning("%s: %s is left out, because its vertices are not all finite", path, name)
             continue
-        mesh = trimesh.Trimesh(vertices, compact_faces, process=False, visual=_make_material(name, int(track_id)))
+        mesh = trimesh.Trimesh(vertices, compact_faces, process=False, visual=_make_material(name, track_id))
         scene.add_geometry(mesh, node_name=name, geom_name=name, parent_node_name="camera")
     content = scene.export(file_type="glb", include_normals=True) if scene.geometry else _make_empty_glb()
     with atomic_path(path) as temporary:
@@ -99,6 +103,14 @@ def save_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
     _, content = cv2.imencode(suffix, np.ascontiguousarray(rgb[:, :, ::-1]), options)  # OpenCV's order is BGR
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.tobytes())
+
+
+def _make_node_names(people: People) -> list[str]:
+    track_ids = people.track_id.tolist()
+    without_track = (f"untracked_{row}" if row in track_ids else f"person_{row}" for row in range(len(people)))
+    return [
+        name if track_id < 0 else f"person_{track_id}" for name, track_id in zip(without_track, track_ids, strict=True)
+    ]
 
 
 def _make_material(name: str, track_id: int) -> TextureVisuals:

@@ -41,6 +41,7 @@ from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.bags import BagJob, run_job
 from multihmr2_ros.evaluation.metric_definitions import DEFINITIONS, METRICS
 from multihmr2_ros.evaluation.run import SequenceResult
+from multihmr2_ros.evaluation.tables import MATCH, PersonRows
 from multihmr2_ros.metrics.uncertainty import compute_coverage, squared_mahalanobis
 from multihmr2_ros.people import People
 from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
@@ -230,6 +231,16 @@ def test_tables_of_an_earlier_version(report: Path, tmp_path: Path, capsys: pyte
     (line,) = capsys.readouterr().err.splitlines()
     assert "people.csv was not written by this version ('posture'); evaluate again" in line
     assert not list((tmp_path / "cmp").glob("*"))
+
+
+@pytest.mark.parametrize("farthest", [3.0, 3.5, 30.0])
+def test_the_farthest_people_are_in_a_group(farthest: float) -> None:
+    distance = np.repeat([2.0, farthest], plots.MIN_IN_BIN)
+    unknown = np.full(len(distance), np.nan)
+    numbers = {"true_distance_m": distance, "visible": unknown, "mrpe_mm": unknown, "mpjpe_mm": unknown}
+    outcome = np.full(len(distance), MATCH)
+    (by_distance,) = figures.draw_groups(PersonRows(outcome, np.full(len(distance), ""), numbers))
+    assert by_distance.alt.count("100 % detected") == 2
 
 
 def test_ranking_keeps_the_worst_of_each_block() -> None:

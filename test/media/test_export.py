@@ -122,6 +122,13 @@ def test_meshes_come_back_upright_named_and_colored(tmp_path):
         np.testing.assert_allclose(255 * encoded, color, atol=13)
 
 
+def test_an_untracked_person_does_not_replace_the_mesh_of_a_track(tmp_path):
+    people = people_with_boxes(3, track_id=np.array([1, -1, -1]))
+    save_meshes(tmp_path / "frame.glb", people, BOX.faces)
+    scene = trimesh.load(tmp_path / "frame.glb", process=False)
+    assert set(scene.graph.nodes_geometry) == {"person_1", "untracked_1", "person_2"}
+
+
 def test_a_mesh_holds_only_the_vertices_in_use_and_their_normals(tmp_path):
     faces = BOX.faces[:4]
     used = np.unique(faces)
