@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ from test.helpers.dataset_factory import (
 )
 
 REAL = paths.SHARED / "data" / "real"
+PAPER = paths.SHARED / "paper" / "multi-hmr-2.txt"
 
 
 def box_of(points: np.ndarray) -> list[float]:
@@ -506,6 +508,32 @@ def test_published_rows() -> None:
     assert any(line.split()[-2:] == ["75.2", "65.5"] for line in lines)
     assert format_published_table("mot17", {}) == ""
     assert all(len(line) <= 120 for name in ROWS for line in format_published_table(name, {}).splitlines())
+
+
+WITH_PAIRS = ("MPJPE", "Pair-PA-MPJPE", "TA-PVE")
+PAPER_TABLES = {  # number of the table → data sets and metrics of the last columns
+    1: (("3dpw", ("PA-MPJPE", "MPJPE", "PVE", "TA-PVE")), ("emdb", ("PA-MPJPE", "MPJPE", "PVE", "Abs-PVE"))),
+    2: (("hi4d", (*WITH_PAIRS, "F1")), ("harmony4d", (*WITH_PAIRS, "recall"))),
+    3: (("cmu-panoptic", ("N-MPJPE", "N-MRPE")),),
+    4: (("3dpw", ("FOV error",)), ("emdb", ("FOV error",))),
+    5: (("mscoco", ("AP", "AP50", "AP75", "AR", "AR50", "AR75")),),
+    6: (("posetrack21", ("IDF1", "MOTA")),),
+}
+
+
+@pytest.mark.skipif(not PAPER.is_file(), reason=f"the paper is not beside this checkout ({PAPER})")
+@pytest.mark.parametrize("number", PAPER_TABLES)
+def test_every_row_of_the_papers_tables_is_published(number: int) -> None:
+    columns = [(name, key) for name, keys in PAPER_TABLES[number] for key in keys]
+    table = PAPER.read_text().split(f"\nTable {number}: ")[1].split("\nTable ")[0].split("\n\n")[0]
+    cell = r"( (?:-|\d+(?:\.\d)?))"
+    rows = re.findall(rf"^.*?{len(columns) * cell}$", table, re.MULTILINE)
+    assert len(rows) >= 3
+    for cells in rows:
+        found = {column: float(cell) for column, cell in zip(columns, cells, strict=True) if cell != " -"}
+        for name, _ in PAPER_TABLES[number]:
+            wanted = {key: value for (other, key), value in found.items() if other == name}
+            assert any(wanted.items() <= row.items() for row in ROWS[name].values()), (name, wanted)
 
 
 def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
