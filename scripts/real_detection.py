@@ -29,6 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.body import AREA_OF_BOX
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.files import boxes_to_corners, parse_file, read_json
 from multihmr2_ros.metrics.boxes import box_area, box_intersection, box_iou
@@ -39,7 +40,6 @@ from multihmr2_ros.training.readers.common import compute_hash_share
 
 MIN_IOU = 0.4
 IGNORED_SHARE = 0.5  # of a detection's box, inside an ignored box
-AREA_OF_BOX = 0.53  # area of a person's silhouette relative to the box, if it is not annotated
 MAX_DISAGREEMENT = 0.05  # between the teachers of keypoints, relative to the box
 
 

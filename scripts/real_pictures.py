@@ -50,7 +50,7 @@ from real_detection import AnnotatedImage, Score, read_annotated_images, score_i
 from real_finders import MeshFinder, load_estimator
 from real_movenet import MoveNetFinder
 from real_table import Figures, summary, table, write_json
-from real_videos import CalibratedVideo, PlaceErrors, Presence, measure_place, watch
+from real_videos import CalibratedVideo, Presence, VideoErrors, measure_video, watch
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
@@ -287,10 +287,10 @@ def measure_videos(column: Column) -> list[Figures]:
     for labels in list_files(column.data / "real" / CALIBRATED, "*.json", "camera"):
         video = CalibratedVideo.read(labels, column.data / "real")
         show = partial(column.show_frame, "videos")
-        each[labels.stem] = measure_place(
+        each[labels.stem] = measure_video(
             column.finder.estimator, video, column.score_threshold, CALIBRATED_EVERY, show
         )
-    together = sum(each.values(), PlaceErrors())
+    together = sum(each.values(), VideoErrors())
     title = f"calibrated videos, {looked_at(CALIBRATED_EVERY)} of {len(each)} cameras: {together.frames}"
     return [
         Figures(title, together.compute_metrics(), {name: errors.compute_metrics() for name, errors in each.items()})

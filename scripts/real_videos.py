@@ -166,7 +166,7 @@ class CalibratedVideo:
 
 
 @dataclass
-class PlaceErrors:
+class VideoErrors:
     """Errors in one or more calibrated videos, one value per frame; errors of the body only if it was detected."""
 
     frames: int = 0
@@ -196,8 +196,8 @@ class PlaceErrors:
         self.pa_mpjpe_mm += procrustes_error(found, same).tolist()
         self.distance += relative_distance_error(pelvis, true_pelvis).tolist()
 
-    def __add__(self, other: PlaceErrors) -> PlaceErrors:
-        return PlaceErrors(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+    def __add__(self, other: VideoErrors) -> VideoErrors:
+        return VideoErrors(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     def compute_metrics(self) -> dict[str, float]:
         return {
@@ -209,14 +209,14 @@ class PlaceErrors:
         }
 
 
-def measure_place(
+def measure_video(
     estimator: Estimator, video: CalibratedVideo, threshold: float, every: int, show: Show
-) -> PlaceErrors:
+) -> VideoErrors:
     """Measure positions with k given, and the predicted field of view.
 
     One step gives both, because the predicted field of view does not depend on the given K.
     """
-    errors = PlaceErrors()
+    errors = VideoErrors()
     for number, frame in frames_of(video.video, len(video.joints), every):
         people = estimator.step(dataclasses.replace(frame, k=video.k))
         people = people.select(people.score > threshold)

@@ -97,15 +97,15 @@ def draw(markers: list[Any], transforms: list[Any]) -> NDArray[np.uint8]:
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     parts = [*meshes, grid(middle, ground_m), axes(np.zeros(3), np.eye(3), 0.4)]
     for each in transforms:
-        place, turn = each.transform.translation, each.transform.rotation
+        position, turn = each.transform.translation, each.transform.rotation
         rotation = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
-        parts.append(axes(np.array([place.x, place.y, place.z]), rotation, 0.3))
+        parts.append(axes(np.array([position.x, position.y, position.z]), rotation, 0.3))
     eye, view = viewpoint(middle, points)
     image = rasterized(parts, eye, view)
     for marker in markers:
         if marker.type == MarkerType.TEXT_VIEW_FACING:
-            place = marker.pose.position
-            write_label(image, marker.text, (np.array([place.x, place.y, place.z]) - eye) @ view.T)
+            position = marker.pose.position
+            write_label(image, marker.text, (np.array([position.x, position.y, position.z]) - eye) @ view.T)
     return np.asarray(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -140,10 +140,13 @@ def grid(middle: Floats, ground_m: float) -> Triangles:
     return joined([stick(np.array(start), np.array(end), STICK_M, GRID_COLOR) for start, end in sticks])
 
 
-def axes(place: Floats, rotation: Floats, length_m: float) -> Triangles:
+def axes(position: Floats, rotation: Floats, length_m: float) -> Triangles:
     """Return the axes of a frame: red x, green y, blue z."""
     return joined(
-        [stick(place, place + length_m * rotation[:, axis], 3 * STICK_M, color) for axis, color in enumerate(AXES)]
+        [
+            stick(position, position + length_m * rotation[:, axis], 3 * STICK_M, color)
+            for axis, color in enumerate(AXES)
+        ]
     )
 
 
@@ -189,11 +192,11 @@ def rasterized(parts: list[Triangles], eye: Floats, view: Floats) -> NDArray[np.
     return image.reshape(height, width, 3)
 
 
-def write_label(image: NDArray[np.uint8], text: str, place: Floats) -> None:
+def write_label(image: NDArray[np.uint8], text: str, position: Floats) -> None:
     """Draw white text centered at a position (3,) m in the viewer's axes."""
-    if place[2] < NEAR_M:
+    if position[2] < NEAR_M:
         return
-    x, y = projected(place)
+    x, y = projected(position)
     scale, thickness = 0.65 * SHARPNESS, SHARPNESS
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     origin = (round(x - width / 2), round(y + height / 2))

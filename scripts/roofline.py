@@ -133,8 +133,8 @@ def count(name: str, work: Callable[[], Any], modules: list[torch.nn.Module], in
     """
     with torch.no_grad(), fused_attention(), Traffic() as traffic:
         result = work()
-    held = [value for module in modules for value in (*module.parameters(), *module.buffers())]
-    least = sum(map(_size, {id(value): value for value in tree_leaves((held, inputs, result))}.values()))
+    tensors = [value for module in modules for value in (*module.parameters(), *module.buffers())]
+    least = sum(map(_size, {id(value): value for value in tree_leaves((tensors, inputs, result))}.values()))
     return Stage(name, (traffic.flops[torch.bfloat16], traffic.flops[torch.float32]), least, traffic.bytes)
 
 

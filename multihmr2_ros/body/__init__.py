@@ -21,6 +21,7 @@ body can be part of a CUDA graph.
 
 from .anny_model import Mesh, import_anny, read_blend_shape, start_warp
 from .body import (
+    AREA_OF_BOX,
     CENTER_VERTEX,
     COCO_KEYPOINTS,
     COCO_SIGMAS,
@@ -32,6 +33,7 @@ from .body import (
 )
 
 __all__ = [
+    "AREA_OF_BOX",
     "CENTER_VERTEX",
     "COCO_KEYPOINTS",
     "COCO_SIGMAS",

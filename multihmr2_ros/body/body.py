@@ -52,6 +52,7 @@ COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
     0.089,
 )  # fmt: skip
+AREA_OF_BOX = 0.53  # a person's segmented area in COCO, divided by the area of the box; for people without an area
 
 
 @dataclass(frozen=True)

@@ -107,16 +107,16 @@ def _draw_group_bars(
 
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    places = np.arange(len(known))
+    positions = np.arange(len(known))
     recall = np.array([100 * found[1] for _, found, _ in known])
-    above.bar(places, recall, color="#009e73")
-    for place, (_, (count, _, _), _) in zip(places, known, strict=True):
-        above.annotate(f"{count}", (place, 2), ha="center", fontsize=7, color="white")
+    above.bar(positions, recall, color="#009e73")
+    for position, (_, (count, _, _), _) in zip(positions, known, strict=True):
+        above.annotate(f"{count}", (position, 2), ha="center", fontsize=7, color="white")
     above.set(ylabel="detected (%)", ylim=(0, 100))
-    below.bar(places - 0.2, [found[2] for _, found, _ in known], 0.4, label="position (MRPE)", color="#0072b2")
-    below.bar(places + 0.2, [pose for *_, pose in known], 0.4, label="pose (MPJPE)", color="#e69f00")
+    below.bar(positions - 0.2, [found[2] for _, found, _ in known], 0.4, label="position (MRPE)", color="#0072b2")
+    below.bar(positions + 0.2, [pose for *_, pose in known], 0.4, label="pose (MPJPE)", color="#e69f00")
     below.set(ylabel="mean error (mm)", xlabel=label)
-    below.set_xticks(places, [name for name, *_ in known])
+    below.set_xticks(positions, [name for name, *_ in known])
     below.margins(y=0.35)
     below.legend(fontsize=8, loc="upper right", ncols=2)
     parts = [f"{name}: {100 * found[1]:.0f} % detected, {found[2]:.0f} mm" for name, found, _ in known]

@@ -43,19 +43,19 @@ MAX_BYTES = 70_000  # of both together
 QUALITIES = (80, 65, 50, 35)  # JPEG qualities, tried until the image is small enough
 
 
-def compute_cost(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
+def compute_cost(misses: int, false_positives: int, position_errors_mm: NDArray[np.floating]) -> float:
     """Count the errors of a frame: misses, false detections, and each match's position error / FULL_ERROR_MM, at most
     1."""
-    return misses + false_positives + _compute_shares(place_errors_mm)
+    return misses + false_positives + _compute_shares(position_errors_mm)
 
 
-def compute_merit(misses: int, false_positives: int, place_errors_mm: NDArray[np.floating]) -> float:
+def compute_merit(misses: int, false_positives: int, position_errors_mm: NDArray[np.floating]) -> float:
     """Count the correct people of a frame: the number of matches minus the cost."""
-    return len(place_errors_mm) - compute_cost(misses, false_positives, place_errors_mm)
+    return len(position_errors_mm) - compute_cost(misses, false_positives, position_errors_mm)
 
 
-def _compute_shares(place_errors_mm: NDArray[np.floating]) -> float:
-    errors = np.array([float(f"{value:.7g}") for value in place_errors_mm])  # rounded as in people.csv
+def _compute_shares(position_errors_mm: NDArray[np.floating]) -> float:
+    errors = np.array([float(f"{value:.7g}") for value in position_errors_mm])  # rounded as in people.csv
     return float(np.nan_to_num(np.minimum(errors / FULL_ERROR_MM, 1.0), nan=1.0).sum())
 
 
@@ -105,8 +105,8 @@ class HighlightWriter(WholeFile):
     def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
         if score is None or eval_frame.frame is None:
             return
-        places = score.errors.get("MRPE", np.zeros(0))
-        counts = len(score.misses), len(score.false_positives), places
+        position_errors_mm = score.errors.get("MRPE", np.zeros(0))
+        counts = len(score.misses), len(score.false_positives), position_errors_mm
         values = compute_cost(*counts), compute_merit(*counts)
         kept = [ranking.offer(index, value) for ranking, value in zip(self._rankings, values, strict=True)]
         if any(kept):

@@ -19,14 +19,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.people import BONE_COUNT
+from multihmr2_ros.people import BENT_THIGHS, BENT_TRUNK, BONE_COUNT, LYING_TRUNK
 
 STANDING, BENT, LOW, LYING = "standing", "bent down", "sitting or crouching", "lying"
 POSTURES = (STANDING, BENT, LOW, LYING)
 # Rows of people.joints: the pelvis (root bone), the neck, and hips and knees, left and right.
 PELVIS, NECK, HIPS, KNEES = 0, 100, (2, 22), (4, 24)
-# Limits of the cosine of a segment's tilt from the vertical, the same as for sorting the motions for training.
-LYING_TRUNK, BENT_TRUNK, BENT_THIGHS = 0.5, 0.75, 0.6
 UP = np.array([0.0, -1.0, 0.0])
 
 

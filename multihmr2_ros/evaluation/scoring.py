@@ -286,8 +286,8 @@ def _make_frame_boxes(people: People) -> FrameBoxes:
     """Make boxes with identities. People without an identity, or with a repeated one, get a negative one for this
     frame."""
     identity = people.track_id.astype(np.int64)
-    _, place, count = np.unique(identity, return_inverse=True, return_counts=True)
-    is_unnamed = (identity < 0) | (count[place] > 1)
+    _, index, count = np.unique(identity, return_inverse=True, return_counts=True)
+    is_unnamed = (identity < 0) | (count[index] > 1)
     identity[is_unnamed] = -1 - np.arange(int(is_unnamed.sum()))
     return FrameBoxes(identity, compute_body_boxes(people, project_joints(people)))
 

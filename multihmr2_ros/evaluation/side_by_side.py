@@ -97,6 +97,6 @@ def draw_titled_image(
     scale = max(0.4, size[1] / TITLE_SCALE)
     (width, height), below = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     cv2.rectangle(titled, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)
-    place = (4, height + 4)
-    cv2.putText(titled, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    origin = (4, height + 4)
+    cv2.putText(titled, title, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return np.asarray(titled, np.uint8)

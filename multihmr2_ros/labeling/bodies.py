@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multihmr2_ros.body import Body
+from multihmr2_ros.body import AREA_OF_BOX, COCO_SIGMAS, Body
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.labeling.annotations import Annotations
 from multihmr2_ros.labeling.fitting import Fits, Fitter, compute_fit_error
@@ -35,14 +35,7 @@ from multihmr2_ros.labeling.posed_keypoints import KeypointModel
 
 ROTATION_ROWS = 1024  # people per batch of computed rotations
 
-# Twice COCO's standard deviations of keypoints, divided by the square root of the area (cocodataset.org, keypoints).
-OKS_SIGMAS = 2.0 * np.array(
-    [
-        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
-        0.089,
-    ]
-)  # fmt: skip
-AREA_OF_BOX = 0.53  # a person's area divided by the area of the box
+OKS_SIGMAS = 2.0 * np.array(COCO_SIGMAS)  # divided by the square root of the area
 
 # Bone → the keypoints (COCO's indices) that determine its rotation.
 SEEN_BY = {

@@ -168,8 +168,8 @@ def _draw_labels(drawn: NDArray[np.uint8], people: People, x: NDArray[np.float64
         edge = max(1, thickness)
         moves = [(dx, dy) for dx in (-edge, 0, edge) for dy in (-edge, 0, edge) if dx or dy]
         for (dx, dy), color in [*((move, (0, 0, 0)) for move in moves), ((0, 0), (255, 255, 255))]:
-            place = (left + dx, base + dy)
-            cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
+            origin = (left + dx, base + dy)
+            cv2.putText(drawn, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
 
 
 def _compute_bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -85,22 +85,22 @@ TRUTH = PeopleEntities(
 
 
 class Trails:
-    """The places of each track over the last TRAIL_S seconds. Tracks that end are forgotten."""
+    """The positions of each track over the last TRAIL_S seconds. Tracks that end are forgotten."""
 
     def __init__(self) -> None:
         self._trails: dict[int, deque[tuple[float, NDArray[np.float32]]]] = {}
 
-    def update(self, tracks: list[int], places: NDArray[np.float32], stamp_s: float) -> list[NDArray[np.float32]]:
-        """Return the trail (m, 3) of each track, ending at its place. places: (n, 3)."""
+    def update(self, tracks: list[int], positions: NDArray[np.float32], stamp_s: float) -> list[NDArray[np.float32]]:
+        """Return the trail (m, 3) of each track, ending at its position. positions: (n, 3)."""
         self._trails = {track: self._trails.get(track, deque()) for track in tracks}
-        for track, place in zip(tracks, places, strict=True):
+        for track, position in zip(tracks, positions, strict=True):
             trail = self._trails[track]
             if trail and stamp_s <= trail[-1][0]:
                 trail.clear()  # a bag's clock jumped back, or the images have no stamps and are no sequence
-            trail.append((stamp_s, place))
+            trail.append((stamp_s, position))
             while stamp_s - trail[0][0] > TRAIL_S:
                 trail.popleft()
-        return [np.array([place for _, place in self._trails[track]]) for track in tracks]
+        return [np.array([position for _, position in self._trails[track]]) for track in tracks]
 
 
 class PeopleRows:
@@ -221,8 +221,8 @@ class PeopleRows:
     ) -> None:
         is_tracked = people.track_id >= 0
         people, colors = people.select(np.flatnonzero(is_tracked)), colors[is_tracked]
-        places = people.pelvis @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]
-        lines = self._trails.update(people.track_id.tolist(), places.astype(np.float32), stamp_s)
+        positions = people.pelvis @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]
+        lines = self._trails.update(people.track_id.tolist(), positions.astype(np.float32), stamp_s)
         radii = np.full(len(lines), 0.01, np.float32)
         self._rows.add(self._entities.trails, self._rr.LineStrips3D, strips=lines, colors=colors, radii=radii)
 

@@ -230,7 +230,7 @@ def make_ground_lines(around: FrameContext, pose: NDArray[np.float64]) -> NDArra
     side /= np.linalg.norm(side)
     ahead = np.cross(side, normal)
     reach, at = GROUND_REACH_M, np.arange(-GROUND_REACH_M, GROUND_REACH_M + 1.0)
-    ends = np.array([[[place, -reach], [place, reach]] for place in at])
+    ends = np.array([[[position, -reach], [position, reach]] for position in at])
     ends = np.concatenate([ends, ends[:, :, ::-1]])
     return ends @ np.stack([ahead, side]) + normal * offset_m
 

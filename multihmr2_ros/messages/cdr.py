@@ -136,12 +136,12 @@ class CdrWriter:
         """Size of the message, in bytes. Valid when all fields are written."""
         return len(ANNOUNCEMENT) + self._offset + len(self._piece)
 
-    def write_to(self, place: memoryview) -> None:
-        """Copy the complete message to place, which must have its size."""
+    def write_to(self, target: memoryview) -> None:
+        """Copy the complete message to target, which must have its size."""
         start = 0
         pieces: list[tuple[int, FillFunction]] = [*self._pieces, (len(self._piece), partial(_copy_bytes, self._piece))]
         for size, fill in pieces:
-            fill(place[start : start + size])
+            fill(target[start : start + size])
             start += size
 
     def to_bytes(self) -> bytes:
@@ -166,14 +166,14 @@ def _compute_layout(codes: str) -> tuple[int, struct.Struct]:
     return struct.calcsize(codes.lstrip("0123456789")[0]), struct.Struct(f"<{codes}")
 
 
-def _copy_bytes(data: bytearray | memoryview, place: memoryview) -> None:
-    place[:] = data
+def _copy_bytes(data: bytearray | memoryview, target: memoryview) -> None:
+    target[:] = data
 
 
-def _gather(points: Array, corners: Array, place: memoryview) -> None:
+def _gather(points: Array, corners: Array, target: memoryview) -> None:
     # Void items of a point's size need no alignment, which the message does not have. All indices are in range; "clip"
     # only prevents a copy in NumPy.
-    np.take(points, corners, out=np.frombuffer(place, points.dtype), mode="clip")
+    np.take(points, corners, out=np.frombuffer(target, points.dtype), mode="clip")
 
 
 def _make_empty_colors_and_texture() -> CdrWriter:

@@ -179,43 +179,43 @@ def _read_stated_size(data: bytes) -> tuple[int, int] | None:
         return struct.unpack_from(">II", data, 16) if is_whole else None
     if not data.startswith(JPEG_START) or data.count(JPEG_SCAN) > MAX_SCANS:
         return None
-    place = 2
-    while place + 9 <= len(data):
-        if data[place] != 0xFF:  # stray bytes, which decoders skip
-            place += 1
+    offset = 2
+    while offset + 9 <= len(data):
+        if data[offset] != 0xFF:  # stray bytes, which decoders skip
+            offset += 1
             continue
-        marker = data[place + 1]
+        marker = data[offset + 1]
         if marker in JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, place + 5)
+            height, width = struct.unpack_from(">HH", data, offset + 5)
             return width, height
         if marker == 0xFF:  # fill byte
-            place += 1
+            offset += 1
         elif marker in JPEG_BARE:
-            place += 2
+            offset += 2
         else:
-            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+            offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
     return None
 
 
 def _find_jpeg_end(data: bytes) -> int | None:
     """Return the position after a JPEG's end marker; None if it has none. Markers within segments (of a preview) are
     skipped."""
-    place = 2
-    while place + 2 <= len(data):
-        if data[place] != 0xFF:  # compressed pixels, or stray bytes: continue at the next marker
-            found = JPEG_MARKER.search(data, place)
+    offset = 2
+    while offset + 2 <= len(data):
+        if data[offset] != 0xFF:  # compressed pixels, or stray bytes: continue at the next marker
+            found = JPEG_MARKER.search(data, offset)
             if found is None:
                 return None
-            place = found.start()
-        marker = data[place + 1]
+            offset = found.start()
+        marker = data[offset + 1]
         if marker == JPEG_END[1]:
-            return place + 2
+            return offset + 2
         if marker == 0xFF:  # fill byte
-            place += 1
+            offset += 1
         elif marker in JPEG_BARE or marker == 0:
-            place += 2
-        elif place + 4 <= len(data):
-            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+            offset += 2
+        elif offset + 4 <= len(data):
+            offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
         else:
             return None
     return None
@@ -224,10 +224,10 @@ def _find_jpeg_end(data: bytes) -> int | None:
 def _has_whole_chunks(data: bytes) -> bool:
     """Return whether the data contains every chunk of a PNG up to its end: OpenCV allocates the size stated in a
     chunk."""
-    place = len(PNG_START)
-    while place + 12 <= len(data):  # length, name, content, checksum
-        length, name = struct.unpack_from(">I4s", data, place)
-        place += 12 + length
+    offset = len(PNG_START)
+    while offset + 12 <= len(data):  # length, name, content, checksum
+        length, name = struct.unpack_from(">I4s", data, offset)
+        offset += 12 + length
         if name == b"IEND":
-            return place <= len(data)
+            return offset <= len(data)
     return False

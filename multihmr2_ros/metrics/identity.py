@@ -246,8 +246,8 @@ def _count_hota(
         pairs.append(np.stack([rows[a], columns[b]]))
         hits.append(overlap[a, b] >= HOTA_THRESHOLDS[:, None] - np.spacing(1))
     # Only pairs that occur are kept: people without an identity have a new one in every frame.
-    (rows, columns), place = np.unique(np.hstack(pairs), axis=1, return_inverse=True)
-    matches = np.stack([np.bincount(place.ravel(), each, len(rows)) for each in np.hstack(hits)])
+    (rows, columns), index = np.unique(np.hstack(pairs), axis=1, return_inverse=True)
+    matches = np.stack([np.bincount(index.ravel(), each, len(rows)) for each in np.hstack(hits)])
     accuracy = matches / np.maximum(1, true_count[rows] + found_count[columns] - matches)
     return {
         "hota_true_positives": matches.sum(axis=1),

@@ -106,8 +106,8 @@ def _compute_precision_recall(
         reached = true_positives / people
         ratio = true_positives / (true_positives + false_positives + np.spacing(1))
         ratio = np.maximum.accumulate(ratio[::-1])[::-1]  # the best precision at this or a higher recall
-        place = np.searchsorted(reached, RECALL_LEVELS, side="left")
-        precision[row, place < len(ratio)] = ratio[place[place < len(ratio)]]
+        index = np.searchsorted(reached, RECALL_LEVELS, side="left")
+        precision[row, index < len(ratio)] = ratio[index[index < len(ratio)]]
         recall[row] = reached[-1]
     return precision, recall
 

@@ -199,24 +199,24 @@ class DepthLikelihood:
 class GroundLikelihood:
     """Likelihood of the ground plane at the lowest points of n people.
 
-    pelvis_place   (n, 3) m, pelvises as predicted by the network, camera frame
-    lowest_offset  (n, 3) m, lowest points relative to the pelvises
-    pelvis, below  (n,) m, components of pelvis_place and lowest_offset along the ground's normal
+    pelvis_position  (n, 3) m, pelvises as predicted by the network, camera frame
+    lowest_offset    (n, 3) m, lowest points relative to the pelvises
+    pelvis, below    (n,) m, components of pelvis_position and lowest_offset along the ground's normal
     """
 
     def __init__(self, people: People, surface: BodySurface, ground: GroundPlane, config: PlacementConfig) -> None:
         lowest = surface.find_lowest(people.vertices, ground.normal)
-        self.pelvis_place = people.pelvis.astype(np.float64)
-        self.lowest_offset = people.vertices[np.arange(len(people)), lowest] - self.pelvis_place
+        self.pelvis_position = people.pelvis.astype(np.float64)
+        self.lowest_offset = people.vertices[np.arange(len(people)), lowest] - self.pelvis_position
         self.below = self.lowest_offset @ ground.normal
-        self.pelvis = self.pelvis_place @ ground.normal
+        self.pelvis = self.pelvis_position @ ground.normal
         self.offset = ground.offset_m
         self.variance = config.ground_sigma_m**2
         self.share = config.standing_share
 
     def locate_lowest(self, x: Array, y: Array) -> NDArray[np.float32]:
         """Return the lowest points (3, n) m, camera frame, at x, y (n,)."""
-        return (np.exp(x) * self.pelvis_place.T + np.exp(y) * self.lowest_offset.T).astype(np.float32)
+        return (np.exp(x) * self.pelvis_position.T + np.exp(y) * self.lowest_offset.T).astype(np.float32)
 
     def compute_height(self, x: Array, y: Array) -> Array:
         """Return the heights (…, n) m of the lowest points above the ground."""

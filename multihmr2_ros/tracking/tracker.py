@@ -214,11 +214,11 @@ class Tracker:
         weights = (self.config.appearance_weight, self.config.motion_weight)
         score = (weights[0] * appearance + weights[1] * motion) / sum(weights)
         column = np.full(len(score), -1, np.int64)
-        column[~is_weak] = assign(score[~is_weak], self.config.score_threshold)
+        column[~is_weak] = assign_tracks(score[~is_weak], self.config.score_threshold)
         free = np.array([self._tracks[track_id].is_confirmed for track_id in known_ids.tolist()], bool)
         free[column[column >= 0]] = False
         weak_score = np.where(free, score[is_weak], -np.inf)
-        column[is_weak] = assign(weak_score, self.config.weak_score_threshold)
+        column[is_weak] = assign_tracks(weak_score, self.config.weak_score_threshold)
         is_new = (column < 0) & ~is_weak
         track_ids = np.where(column < 0, -1, known_ids[column]) if len(known_ids) else column
         track_ids[is_new] = self._next_id + np.arange(is_new.sum())
@@ -271,7 +271,7 @@ def _is_rigid(transform: NDArray[Any]) -> bool:
     return bool(is_rotation and np.abs(matrix[3] - (0, 0, 0, 1)).max() < 1e-6)
 
 
-def assign(score: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
+def assign_tracks(score: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     """Return one column per row of a score matrix (n, m) that maximizes the total score: (n,) int64, -1 for none.
 
     As published: the Hungarian algorithm on costs 1 − score; pairs below the threshold get equal costs, the matrix is

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from multihmr2_ros.body import COCO_SIGMAS, Body
+from multihmr2_ros.body import AREA_OF_BOX, COCO_SIGMAS, Body
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2, back_project
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.loss_functions import MIN_DEPTH_M, find_pairs, masked_mean, project
@@ -30,7 +30,6 @@ MAX_OUTSIDE = 0.5
 MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
 SIMILARITY_SOFTENING = 2.0  # factor of COCO's sigmas: keypoints with large errors still have a gradient
 MIN_STATURE_M = 0.3
-AREA_OF_BOX = 0.53  # a person's area divided by the area of the box
 
 
 def compute_body_terms(

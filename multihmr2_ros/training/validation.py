@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multihmr2_ros.body import Body
+from multihmr2_ros.body import AREA_OF_BOX, Body
 from multihmr2_ros.camera import project
 from multihmr2_ros.metrics.bodies import point_error, procrustes_error
 from multihmr2_ros.metrics.detection import DetectionCounts
@@ -35,7 +35,6 @@ from multihmr2_ros.metrics.matching import assign
 from multihmr2_ros.metrics.placement import depth_order, field_of_view_error, relative_error
 from multihmr2_ros.network.keypoint_fitting import KeypointFitter
 from multihmr2_ros.network.model import MultiHMR2, Prediction, place_bodies
-from multihmr2_ros.training.body_losses import AREA_OF_BOX
 from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.targets import Targets

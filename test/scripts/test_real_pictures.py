@@ -445,10 +445,10 @@ def body_joints(distance_m: float, x_m: float = 0.0) -> np.ndarray:
 
 
 def place_figures(videos: ModuleType, joints: list[np.ndarray], true: np.ndarray) -> dict[str, float]:
-    errors, k = videos.PlaceErrors(), pinhole()
+    errors, k = videos.VideoErrors(), pinhole()
     people = make_people(len(joints), k=k, predicted_vertical_fov=2 * np.arctan(0.5 * 480 / 500.0) + np.radians(3.0))
     errors.add(np.array(joints).reshape(-1, 13, 3), true, people, k)
-    figures: dict[str, float] = (errors + videos.PlaceErrors()).compute_metrics()
+    figures: dict[str, float] = (errors + videos.VideoErrors()).compute_metrics()
     return figures
 
 

@@ -25,7 +25,7 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.tracking import TrackerConfig
 from multihmr2_ros.tracking.appearance import AppearanceBank, normalize
 from multihmr2_ros.tracking.motion import MotionHistory, compute_motion_similarity, extrapolate, make_pelvis_state
-from multihmr2_ros.tracking.tracker import assign
+from multihmr2_ros.tracking.tracker import assign_tracks
 from test.helpers.tracking_oracle import quaternion
 
 
@@ -119,7 +119,7 @@ def test_assignment_equals_trying_every_one(shape: tuple[int, int]) -> None:
     generator = np.random.default_rng(shape[0] * 10 + shape[1])
     for _ in range(40):
         score = generator.random(shape)
-        column = assign(score, 0.6)
+        column = assign_tracks(score, 0.6)
         taken = column[column >= 0]
         assert len(set(taken.tolist())) == len(taken)
         assert (score[column >= 0, taken] >= 0.6).all()
@@ -139,5 +139,5 @@ def test_assignment_equals_trying_every_one(shape: tuple[int, int]) -> None:
 
 
 def test_assignment_of_nothing() -> None:
-    assert assign(np.zeros((0, 3)), 0.5).shape == (0,)
-    assert assign(np.zeros((3, 0)), 0.5).tolist() == [-1, -1, -1]
+    assert assign_tracks(np.zeros((0, 3)), 0.5).shape == (0,)
+    assert assign_tracks(np.zeros((3, 0)), 0.5).tolist() == [-1, -1, -1]

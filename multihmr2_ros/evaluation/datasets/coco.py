@@ -52,13 +52,13 @@ def list_coco_images(folder: Path, split: str = "val2017") -> Iterator[CocoImage
     (path,) = list_files(folder, f"annotations/person_keypoints_{split}.json", "annotations")
     document = read_json(path)
     images = parse_file(path, lambda: _group_by_image(document))
-    places = [place for place in (folder / split, folder / "images" / split) if place.is_dir()]
-    if not places:
+    folders = [path for path in (folder / split, folder / "images" / split) if path.is_dir()]
+    if not folders:
         raise UserError(
             f"expected images of {split} in {folder}, in the folder {split} or images/{split}, found none; unpack them"
         )
     for name, size, truth in images:
-        yield CocoImage(places[0] / name, size, truth)
+        yield CocoImage(folders[0] / name, size, truth)
 
 
 def _group_by_image(document: Any) -> list[tuple[Path, tuple[int, int] | None, dict[str, NDArray[Any]]]]:

@@ -82,14 +82,16 @@ def _read_sequence(path: Path, part: str, with_bodies: bool) -> JointSequence | 
         frames = [JointFrame(index / FPS, images / f"{index:05d}.jpg", lens, None) for index in range(len(extrinsics))]
         return JointSequence(name, FPS, SMPL_ROOT, frames, limitation)
     joints, vertices = parse_file(bodies, partial(_read_bodies, bodies, len(extrinsics)))
-    places = np.stack([transform_to_camera(pose, body) for pose, body in zip(extrinsics, joints, strict=True)])
-    _check_projection(bodies, project(places, lens.k), np.asarray(data["kp2d"], np.float64), good, camera["height"])
+    camera_joints = np.stack([transform_to_camera(pose, body) for pose, body in zip(extrinsics, joints, strict=True)])
+    _check_projection(
+        bodies, project(camera_joints, lens.k), np.asarray(data["kp2d"], np.float64), good, camera["height"]
+    )
 
     def annotated_people(index: int) -> AnnotatedPeople:
         mesh = (
             np.zeros((0, 0, 3)) if vertices is None else transform_to_camera(extrinsics[index], vertices[index])[None]
         )
-        return AnnotatedPeople(np.zeros(1, np.int64), places[index][None], good[index][None], mesh)
+        return AnnotatedPeople(np.zeros(1, np.int64), camera_joints[index][None], good[index][None], mesh)
 
     frames = [
         JointFrame(

@@ -86,10 +86,10 @@ def _read_sequence(path: Path, camera: str) -> JointSequence:
 def _read_people(file: Path, rotation: Floats, shift_cm: Floats) -> AnnotatedPeople:
     bodies = read_json(file)["bodies"]
     joints = np.array([body["joints19"] for body in bodies], np.float64).reshape(-1, JOINTS, 4)
-    places = M_PER_CM * (joints[..., :3] @ rotation.T + shift_cm)
-    places[joints[..., 3] < MIN_CONFIDENCE] = np.nan
+    positions = M_PER_CM * (joints[..., :3] @ rotation.T + shift_cm)
+    positions[joints[..., 3] < MIN_CONFIDENCE] = np.nan
     identity = np.array([body["id"] for body in bodies], np.int64)
-    return AnnotatedPeople(identity, places, np.isfinite(places).all(axis=(1, 2)))
+    return AnnotatedPeople(identity, positions, np.isfinite(positions).all(axis=(1, 2)))
 
 
 def make_joint_regressor(coco_keypoints: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Points:

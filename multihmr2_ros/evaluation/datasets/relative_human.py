@@ -115,13 +115,13 @@ def compute_relations(image: RelativeImage, boxes: FloatArray, depth: FloatArray
     overlap = box_iou(boxes, image.box)
     pairs = assign(1 - overlap, overlap >= MIN_IOU) if overlap.size else np.zeros((0, 2), np.int64)
     known = pairs[image.layer[pairs[:, 1]] != UNKNOWN]
-    layer, place = image.layer[known[:, 1]], depth[known[:, 0]]
+    layer, pelvis_depth = image.layer[known[:, 1]], depth[known[:, 0]]
     first, second = np.triu_indices(len(known), k=1)
     age = image.age[known[:, 1]]
     return DepthRelations(
-        layer_order(place, layer),
+        layer_order(pelvis_depth, layer),
         layer[first] != layer[second],
-        ordinal_order(place, layer),
+        ordinal_order(pelvis_depth, layer),
         np.stack([age[first], age[second]], axis=1),
         len(pairs),
         len(image.box),

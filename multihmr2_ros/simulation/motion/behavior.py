@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from multihmr2_ros.people import BENT_THIGHS, BENT_TRUNK, LYING_TRUNK
 from multihmr2_ros.simulation.motion.clips import Clip, GaitClip, MotionClip, RandomClip
 from multihmr2_ros.simulation.motion.gaits import REST_ARMS, GaitStyle
 from multihmr2_ros.simulation.motion.phenotypes import estimate_leg_length, estimate_stature, is_infant
@@ -57,8 +58,7 @@ MOTION_SHARE = 0.5  # of people able to walk, if recorded motions are available
 Posture = Literal["stand", "reach", "bend", "low", "lie"]
 POSTURES: tuple[Posture, ...] = get_args(Posture)
 
-# Cosines of a segment's tilt from its direction in neutral standing.
-LYING_TRUNK, BENT_TRUNK, BENT_THIGHS, RAISED_ARM = 0.5, 0.75, 0.6, -0.2
+RAISED_ARM = -0.2  # cosine of the tilt of an upper arm from its direction in standing
 # Posture of a recorded motion at the start → weight. In the recordings, 90 % of the frames are standing.
 POSTURE_WEIGHTS: dict[Posture, float] = {"stand": 0.38, "reach": 0.17, "bend": 0.12, "low": 0.25, "lie": 0.08}
 MOTION_TRIES = 40
@@ -114,7 +114,7 @@ def _sample_motion(generator: np.random.Generator, shape: NDArray[np.floating], 
     posture = POSTURES.index(choose_weighted(generator, POSTURE_WEIGHTS))
     for _ in range(MOTION_TRIES):
         motion = load_motion(motions[int(generator.integers(len(motions)))])
-        frames = np.flatnonzero(classify_postures(motion) == posture)
+        frames = np.flatnonzero(classify_frames(motion) == posture)
         if len(frames):
             break
     else:
@@ -171,7 +171,7 @@ def sample_speed(generator: np.random.Generator, gait: str, style: GaitStyle) ->
 
 
 @functools.lru_cache(maxsize=1024)
-def classify_postures(motion: Motion) -> NDArray[np.int64]:
+def classify_frames(motion: Motion) -> NDArray[np.int64]:
     """Return the index into POSTURES of each frame (F,).
 
     "lie" (or crawl), "low" (sit, crouch, kneel), "bend", "reach" (an arm above the shoulder), otherwise "stand".
