@@ -306,9 +306,9 @@ def measure_mot(column: Column) -> list[Figures]:
     problems = [problem for result in results for problem in result.problems]
     if problems:
         raise UserError(problems[0])
-    counts = sum((result.tally.identity or IdentityCounts() for result in results), IdentityCounts())
-    frames = sum(result.tally.frames for result in results)
-    each = {result.name: {"IDF1 %": 100 * result.tally.identity.idf1} for result in results if result.tally.identity}
+    counts = sum((result.totals.identity or IdentityCounts() for result in results), IdentityCounts())
+    frames = sum(result.totals.frames for result in results)
+    each = {result.name: {"IDF1 %": 100 * result.totals.identity.idf1} for result in results if result.totals.identity}
     title = f"MOT17, parts of {len(results)} sequences, {frames} frames, {counts.truth} boxes"
     return [Figures(title, {"IDF1 %": 100 * counts.idf1, "MOTA %": 100 * counts.mota}, each)]
 

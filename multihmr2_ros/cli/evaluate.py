@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.evaluation.bags import BagJob, EstimatorChoice
     from multihmr2_ros.evaluation.run import SequenceResult
     from multihmr2_ros.evaluation.scoring import ScoringConfig
-    from multihmr2_ros.evaluation.tally import Tally
+    from multihmr2_ros.evaluation.totals import Totals
 
 HELP = "compare people with ground truth: in bags, recordings of the live node, and datasets"
 MAX_LISTED = 5  # inputs named at the end of the table
@@ -348,8 +348,8 @@ def _evaluate_dataset(args: argparse.Namespace) -> int:
     }  # fmt: skip
     status = _finish(args, choice, results, own_configuration)
     own = {key: value for result in results for key, value in result.scores.items()}
-    for tally in _merge_results(results).values():
-        own |= {key: value for key, (value, _) in tally.compute_metrics().items()}
+    for totals in _merge_results(results).values():
+        own |= {key: value for key, (value, _) in totals.compute_metrics().items()}
     for line in (own and _format_scores(results[0].scores), format_published_table(args.dataset, own)):
         if line:
             print(f"\n{line}")
@@ -360,7 +360,7 @@ def _format_scores(scores: dict[str, float]) -> str:
     return "   ".join(f"{name} {value:.1f}" for name, value in scores.items() if value == value)
 
 
-def _merge_results(results: Sequence[SequenceResult]) -> dict[str, Tally]:
+def _merge_results(results: Sequence[SequenceResult]) -> dict[str, Totals]:
     from multihmr2_ros.evaluation.results import merge_results
 
     return merge_results(results)

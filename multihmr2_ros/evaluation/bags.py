@@ -37,7 +37,7 @@ from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, describe_failure, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import FrameListener
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.frame import IntrinsicsChoice
 from multihmr2_ros.media.sources import make_source_name
@@ -168,7 +168,7 @@ def run_job(
     progress   wraps the frames with a progress bar
     """
     begin_s = time.perf_counter()
-    result = SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally())
+    result = SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Totals())
     try:
         sequence = open_sequence(job)
         if estimator is None and not job.recorded:
@@ -176,7 +176,7 @@ def run_job(
             estimator = _load_estimator(job.estimator)
         folder = job.out / job.folder
         folder.mkdir(parents=True, exist_ok=True)
-        tally, problems = evaluate_sequence(
+        totals, problems = evaluate_sequence(
             sequence,
             estimator,
             job.intrinsics,
@@ -186,14 +186,14 @@ def run_job(
             progress,
         )
     except UserError as error:
-        tally, problems = Tally(), (str(error),)
+        totals, problems = Totals(), (str(error),)
     except OSError as error:
-        tally, problems = Tally(), (f"{job.path}: {error.strerror or error}; check the folder of --out",)
+        totals, problems = Totals(), (f"{job.path}: {error.strerror or error}; check the folder of --out",)
     except Exception as error:  # one bag does not lose the results of the others
         logger.debug("%s", job.path, exc_info=True)
-        tally, problems = Tally(), (describe_failure(job.path, error),)
+        totals, problems = Totals(), (describe_failure(job.path, error),)
     wall_s = time.perf_counter() - begin_s
-    return dataclasses.replace(result, tally=tally, problems=problems, wall_s=wall_s)
+    return dataclasses.replace(result, totals=totals, problems=problems, wall_s=wall_s)
 
 
 def open_sequence(job: BagJob) -> BagSequence | RecordedPeopleSequence:

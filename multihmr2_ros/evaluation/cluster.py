@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.run import SequenceResult, describe_failure
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.media.sources import make_source_name
 from multihmr2_ros.progress import make_progress_bar
 
@@ -120,4 +120,4 @@ def _get_result(job: Job, future: Any) -> SequenceResult:
         result: SequenceResult = future.result()
         return result
     problem = describe_failure(job.path, error)
-    return SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Tally(), (problem,))
+    return SequenceResult(make_source_name(job.path), str(job.path), job.kind, job.folder, Totals(), (problem,))

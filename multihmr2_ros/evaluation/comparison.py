@@ -38,7 +38,7 @@ from multihmr2_ros.evaluation import results as files
 from multihmr2_ros.evaluation.metric_definitions import ERRORS, IDENTITY, METRICS, MOTION_ERRORS
 from multihmr2_ros.evaluation.report import compute_name_width, format_number
 from multihmr2_ros.evaluation.tables import FRAME_DETECTION, format_column
-from multihmr2_ros.evaluation.tally import Sum, Tally
+from multihmr2_ros.evaluation.totals import Sum, Totals
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import HOTA_THRESHOLDS, IdentityCounts
 
@@ -156,14 +156,14 @@ def _compare_sequences(
             f"{a} and {b} have no common sequence with ground truth: {_list_with_truth(first)} in {a}, "
             f"{_list_with_truth(second)} in {b}; evaluate the same bags"
         )
-    tallies_a, tallies_b = ([each[name]["tally"] for name in names] for each in (first, second))
-    drawn, units_a, units_b = "sequences", _make_matrix(tallies_a), _make_matrix(tallies_b)
-    has_identity = all(tally.identity is not None for tally in (*tallies_a, *tallies_b))
+    totals_a, totals_b = ([each[name]["totals"] for name in names] for each in (first, second))
+    drawn, units_a, units_b = "sequences", _make_matrix(totals_a), _make_matrix(totals_b)
+    has_identity = all(totals.identity is not None for totals in (*totals_a, *totals_b))
     tables = [folder / each[names[0]]["folder"] / FRAMES_FILE for folder, each in ((a, first), (b, second))]
     if len(names) == 1 and any(path.is_file() for path in tables):
         units_a, units_b, size = _pair_blocks(*map(_read_frames, tables))
         drawn, has_identity = f"blocks of {size} frames", False
-    values_a, values_b = (_merge_tallies(tallies).compute_metrics() for tallies in (tallies_a, tallies_b))
+    values_a, values_b = (_merge_totals(all_totals).compute_metrics() for all_totals in (totals_a, totals_b))
     spread = _bootstrap_interval(units_a, units_b, np.random.default_rng(seed))
     identity = {metric.key for metric in IDENTITY}
     differences = []
@@ -201,24 +201,24 @@ def _bootstrap_interval(
     return intervals
 
 
-def _merge_tallies(tallies: Sequence[Tally]) -> Tally:
-    total = Tally()
-    for tally in tallies:
-        total += tally
+def _merge_totals(all_totals: Sequence[Totals]) -> Totals:
+    total = Totals()
+    for totals in all_totals:
+        total += totals
     return total
 
 
-def _make_matrix(tallies: Sequence[Tally]) -> NDArray[np.float64]:
-    return np.stack([_make_row(tally) for tally in tallies])
+def _make_matrix(all_totals: Sequence[Totals]) -> NDArray[np.float64]:
+    return np.stack([_make_row(totals) for totals in all_totals])
 
 
-def _make_row(tally: Tally) -> NDArray[np.float64]:
+def _make_row(totals: Totals) -> NDArray[np.float64]:
     """Return the sums that all metrics are computed from."""
-    identity = tally.identity or IdentityCounts()
-    sums = [tally.sums.get(metric.key, Sum()) for metric in ERRORS]
+    identity = totals.identity or IdentityCounts()
+    sums = [totals.sums.get(metric.key, Sum()) for metric in ERRORS]
     return np.concatenate([
-        [tally.with_truth],
-        [getattr(tally.detection, name) for name in FRAME_DETECTION],
+        [totals.with_truth],
+        [getattr(totals.detection, name) for name in FRAME_DETECTION],
         [each.total for each in sums],
         [each.count for each in sums],
         [getattr(identity, name) for name in IDENTITY_COUNTS],
@@ -226,13 +226,15 @@ def _make_row(tally: Tally) -> NDArray[np.float64]:
     ]).astype(np.float64)  # fmt: skip
 
 
-def _from_row(row: NDArray[np.float64]) -> Tally:
+def _from_row(row: NDArray[np.float64]) -> Totals:
     sizes = (1, 3, len(ERRORS), len(ERRORS), len(IDENTITY_COUNTS), len(HOTA_THRESHOLDS), len(HOTA_THRESHOLDS))
-    frames, detection, totals, counts, identity, hits, association = np.split(row, np.cumsum(sizes)[:-1])
-    return Tally(
+    frames, detection, error_sums, counts, identity, hits, association = np.split(row, np.cumsum(sizes)[:-1])
+    return Totals(
         with_truth=int(frames[0]),
         detection=DetectionCounts(*(int(value) for value in detection)),
-        sums={metric.key: Sum(total, int(count)) for metric, total, count in zip(ERRORS, totals, counts, strict=True)},
+        sums={
+            metric.key: Sum(total, int(count)) for metric, total, count in zip(ERRORS, error_sums, counts, strict=True)
+        },
         identity=IdentityCounts(
             **{name: int(value) for name, value in zip(IDENTITY_COUNTS, identity, strict=True)},
             hota_true_positives=hits,
@@ -264,7 +266,7 @@ def _pair_blocks(
 
 def _sum_blocks(rows: Sequence[NDArray[np.float64]], size: int) -> NDArray[np.float64]:
     if not rows:
-        return np.zeros((0, len(_make_row(Tally()))))
+        return np.zeros((0, len(_make_row(Totals()))))
     return np.add.reduceat(np.stack(rows), range(0, len(rows), size), axis=0)
 
 
@@ -277,10 +279,10 @@ def _read_frames(path: Path) -> list[tuple[int, NDArray[np.float64]]]:
         raise UserError(f"cannot read {path}: {error.strerror}; evaluate again") from None
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path} was not written by `multihmr2 evaluate` ({error}); evaluate again") from None
-    return [(stamp_ms, _make_row(tally)) for stamp_ms, tally in frames if tally.with_truth]
+    return [(stamp_ms, _make_row(totals)) for stamp_ms, totals in frames if totals.with_truth]
 
 
-def _parse_frame(cells: dict[str, str]) -> Tally:
+def _parse_frame(cells: dict[str, str]) -> Totals:
     sums = {}
     for metric in ERRORS:
         if metric in MOTION_ERRORS and format_column(metric) not in cells:
@@ -289,4 +291,4 @@ def _parse_frame(cells: dict[str, str]) -> Tally:
         if count:
             sums[metric.key] = Sum(float(cells[format_column(metric)]) / metric.scale * count, count)
     detection = DetectionCounts(**{name: int(cells[name]) for name in FRAME_DETECTION})
-    return Tally(frames=1, with_truth=int(cells["with_truth"]), detection=detection, sums=sums)
+    return Totals(frames=1, with_truth=int(cells["with_truth"]), detection=detection, sums=sums)

@@ -63,7 +63,7 @@ def collect_times_ms(results: Sequence[SequenceResult]) -> dict[str, list[float]
     """Return all times (ms) of all sequences, by the name of the stage."""
     times: dict[str, list[float]] = {}
     for result in results:
-        for stage, values in result.tally.times_ms.items():
+        for stage, values in result.totals.times_ms.items():
             times.setdefault(stage, []).extend(values)
     return times
 

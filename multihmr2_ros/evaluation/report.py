@@ -21,27 +21,29 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from multihmr2_ros.evaluation.metric_definitions import METRICS, MM, RATIO, SPEED, Metric
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 
 
-def format_table(tallies: Mapping[str, Tally]) -> str:
-    """Return the table of results, with a block of columns for each kind of intrinsics. tallies: by kind."""
-    lines = [_format_people(name, tally) for name, tally in tallies.items()]
-    measured = {name: tally.compute_metrics() for name, tally in tallies.items()}
+def format_table(totals_by_kind: Mapping[str, Totals]) -> str:
+    """Return the table of results, with a block of columns for each kind of intrinsics."""
+    lines = [_format_people(name, totals) for name, totals in totals_by_kind.items()]
+    measured = {name: totals.compute_metrics() for name, totals in totals_by_kind.items()}
     shown = [metric for metric in METRICS if any(metric.key in values for values in measured.values())]
     if shown:
-        several = len(tallies) > 1
+        several = len(totals_by_kind) > 1
         width = compute_name_width(metric.key for metric in shown)
         lines.append("")
         if several:
-            lines.append(" " * (width + 6) + "".join(f"{f'intrinsics {name}':>28}" for name in tallies))
-        lines.append(f"{'metric':<{width}}{'unit':<6}" + f"{'value':>10}{'count':>9}{'recall':>9}" * len(tallies))
-        lines += [_format_row(metric, list(tallies.values()), width) for metric in shown]
-    for name, tally in tallies.items():
-        lines += _format_calibration_table(name if len(tallies) > 1 else "", tally)
-        lines += _format_distance_table(name if len(tallies) > 1 else "", tally)
-    for name, tally in tallies.items():
-        lines += _format_times(name if len(tallies) > 1 else "", tally)
+            lines.append(" " * (width + 6) + "".join(f"{f'intrinsics {name}':>28}" for name in totals_by_kind))
+        lines.append(
+            f"{'metric':<{width}}{'unit':<6}" + f"{'value':>10}{'count':>9}{'recall':>9}" * len(totals_by_kind)
+        )
+        lines += [_format_row(metric, list(totals_by_kind.values()), width) for metric in shown]
+    for name, totals in totals_by_kind.items():
+        lines += _format_calibration_table(name if len(totals_by_kind) > 1 else "", totals)
+        lines += _format_distance_table(name if len(totals_by_kind) > 1 else "", totals)
+    for name, totals in totals_by_kind.items():
+        lines += _format_times(name if len(totals_by_kind) > 1 else "", totals)
     return "\n".join(lines)
 
 
@@ -73,7 +75,7 @@ DISTANCE_COLUMNS = (
 )
 
 
-def format_calibration(tally: Tally) -> list[tuple[str, list[str]]]:
+def format_calibration(totals: Totals) -> list[tuple[str, list[str]]]:
     """Return the rows (name, cells under CALIBRATION_COLUMNS) of the table of calibrations."""
     return [
         (
@@ -85,11 +87,11 @@ def format_calibration(tally: Tally) -> list[tuple[str, list[str]]]:
                 f"{found['count']:.0f}",
             ],
         )
-        for name, found in tally.compute_calibration().items()
+        for name, found in totals.compute_calibration().items()
     ]
 
 
-def format_distances(tally: Tally) -> list[tuple[str, list[str]]]:
+def format_distances(totals: Totals) -> list[tuple[str, list[str]]]:
     """Return the rows (placement cue, cells under DISTANCE_COLUMNS) of the table of distance errors."""
     keys = (
         "median_mm", "mean_mm", "median_percent", "mean_percent", "median_predicted_percent", "mean_predicted_percent",
@@ -100,40 +102,42 @@ def format_distances(tally: Tally) -> list[tuple[str, list[str]]]:
             [f"{found['count']:.0f}", *(format_number(found[key], MM) for key in keys)]
             + [format_number(found[key], RATIO) for key in ("z_mean", "z_rms")],
         )
-        for cue, found in tally.summarize_distances().items()
+        for cue, found in totals.summarize_distances().items()
     ]
 
 
-def _format_people(name: str, tally: Tally) -> str:
+def _format_people(name: str, totals: Totals) -> str:
     start = f"{name} intrinsics" if name != "recorded" else "recorded"
-    text = f"{start}: {tally.frames} frames, {tally.detections} detections"
-    if tally.with_truth:
-        found = tally.detection
+    text = f"{start}: {totals.frames} frames, {totals.detections} detections"
+    if totals.with_truth:
+        found = totals.detection
         text += (
-            f"; {tally.with_truth} frames with ground truth: {found.true_positives} people detected, "
+            f"; {totals.with_truth} frames with ground truth: {found.true_positives} people detected, "
             f"{found.false_negatives} missed, {found.false_positives} false positives"
         )
-    if tally.ignored_truth or tally.ignored_found:
-        text += f"\n  ignored: {tally.ignored_truth} people too small or too occluded, {tally.ignored_found} detections"
+    if totals.ignored_truth or totals.ignored_found:
+        text += (
+            f"\n  ignored: {totals.ignored_truth} people too small or too occluded, {totals.ignored_found} detections"
+        )
     return text
 
 
-def _format_row(metric: Metric, tallies: Sequence[Tally], width: int) -> str:
+def _format_row(metric: Metric, all_totals: Sequence[Totals], width: int) -> str:
     line = f"{metric.key:<{width}}{metric.unit:<6}"
-    for tally in tallies:
-        value, count = tally.compute_metrics().get(metric.key, (math.nan, 0))
-        recall = f"{100 * tally.detection.recall:.1f} %" if metric.recalled and count else ""
+    for totals in all_totals:
+        value, count = totals.compute_metrics().get(metric.key, (math.nan, 0))
+        recall = f"{100 * totals.detection.recall:.1f} %" if metric.recalled and count else ""
         line += f"{format_number(value, metric.unit):>10}{count:>9}{recall:>9}"
     return line.rstrip()
 
 
-def _format_calibration_table(name: str, tally: Tally) -> list[str]:
-    return _format_table(f"calibration {name}".strip(), CALIBRATION_COLUMNS, format_calibration(tally))
+def _format_calibration_table(name: str, totals: Totals) -> list[str]:
+    return _format_table(f"calibration {name}".strip(), CALIBRATION_COLUMNS, format_calibration(totals))
 
 
-def _format_distance_table(name: str, tally: Tally) -> list[str]:
-    rows = format_distances(tally)
-    if len(rows) == 1 and math.isnan(next(iter(tally.summarize_distances().values()))["z_rms"]):
+def _format_distance_table(name: str, totals: Totals) -> list[str]:
+    rows = format_distances(totals)
+    if len(rows) == 1 and math.isnan(next(iter(totals.summarize_distances().values()))["z_rms"]):
         return []  # no image had depth or a ground plane: same values as in "distance error"
     return _format_table(f"distance {name}".strip(), DISTANCE_COLUMNS, rows)
 
@@ -153,13 +157,13 @@ def _format_table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, 
     ]
 
 
-def _format_times(name: str, tally: Tally) -> list[str]:
-    latencies = tally.compute_latencies()
+def _format_times(name: str, totals: Totals) -> list[str]:
+    latencies = totals.compute_latencies()
     if not latencies:
         return []
     lines = ["", f"{f'latency {name}'.strip():<22}{'p50':>10}{'p95':>9}{'max':>9}  ms"]
     for stage, each in latencies.items():
         lines.append(f"{stage:<22}{each['p50_ms']:>10.1f}{each['p95_ms']:>9.1f}{each['max_ms']:>9.1f}")
-    if tally.dropped:
-        lines.append(f"{'dropped images':<22}{tally.dropped:>10}")
+    if totals.dropped:
+        lines.append(f"{'dropped images':<22}{totals.dropped:>10}")
     return lines

@@ -45,7 +45,7 @@ from multihmr2_ros.evaluation.report import (
 from multihmr2_ros.evaluation.results import list_versions, merge_results, read_results
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import PersonRows
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.evaluation.verdict import describe, describe_comparison, list_key_numbers
 from multihmr2_ros.files import atomic_path
 
@@ -122,22 +122,24 @@ def write_report(
 
     Returns the path of the report.
     """
-    tallies = merge_results(results)
+    totals_by_kind = merge_results(results)
     rows = {kind: PersonRows.read(each) for kind, each in plots.group_rows_by_kind(out, results, "people.csv").items()}
-    kind = next(iter(tallies))
+    kind = next(iter(totals_by_kind))
     people = rows.get(kind, PersonRows.read([]))
-    several = f"These results are with {kind} intrinsics; the table contains the others." if len(tallies) > 1 else ""
+    several = (
+        f"These results are with {kind} intrinsics; the table contains the others." if len(totals_by_kind) > 1 else ""
+    )
     page = ReportPage(
         title="Evaluation report",
         subtitle=f"{_format_list([result.name for result in results])} · {timing.get('date', '')}",
-        verdict=[*describe(tallies[kind], people), *([several] if several else [])],
-        tiles=list_key_numbers(tallies[kind]),
+        verdict=[*describe(totals_by_kind[kind], people), *([several] if several else [])],
+        tiles=list_key_numbers(totals_by_kind[kind]),
         problems=list(dict.fromkeys(problems)),
         facts=_list_facts(configuration, timing),
     )
-    _add_metrics(page, tallies)
-    _add_motion(page, tallies)
-    _add_paper(page, configuration.get("dataset"), tallies[kind], results)
+    _add_metrics(page, totals_by_kind)
+    _add_motion(page, totals_by_kind)
+    _add_paper(page, configuration.get("dataset"), totals_by_kind[kind], results)
     page.sections = [each for each in _make_sections(out, results, people) if each[1]]
     page.frames = _find_extreme_frames(out, [result for result in results if result.intrinsics == kind])
     page.videos = [(_describe_location(result), _describe_location(result, "overlay.mp4")) for result in results
@@ -197,30 +199,30 @@ def _describe_location(result: SequenceResult, name: str = "") -> str:
     return f"{result.name}, {result.intrinsics} intrinsics" if result.intrinsics != "recorded" else result.name
 
 
-def _add_metrics(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
-    for kind in tallies:
-        start = f"{kind}: " if len(tallies) > 1 else ""
+def _add_metrics(page: ReportPage, totals_by_kind: Mapping[str, Totals]) -> None:
+    for kind in totals_by_kind:
+        start = f"{kind}: " if len(totals_by_kind) > 1 else ""
         page.columns += [f"{start}value", "count", "recall"]
-    measured = {kind: tally.compute_metrics() for kind, tally in tallies.items()}
+    measured = {kind: totals.compute_metrics() for kind, totals in totals_by_kind.items()}
     for metric in METRICS:
         if not any(metric.key in values for values in measured.values()):
             continue
         cells = []
-        for kind, tally in tallies.items():
+        for kind, totals in totals_by_kind.items():
             value, count = measured[kind].get(metric.key, (math.nan, 0))
-            recall = f"{100 * tally.detection.recall:.1f} %" if metric.recalled and count else ""
+            recall = f"{100 * totals.detection.recall:.1f} %" if metric.recalled and count else ""
             cells += [format_number(value, metric.unit), f"{count} {metric.counted}", recall]
         name = f"{metric.key} ({metric.unit})" if metric.unit else metric.key
         page.rows.append((name, DEFINITIONS[metric.key], cells))
 
 
-def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
+def _add_motion(page: ReportPage, totals_by_kind: Mapping[str, Totals]) -> None:
     """Add the calibration of covariances, and distance errors by placement cue."""
     calibration, distances = [], []
-    for kind, tally in tallies.items():
-        end = f", {kind}" if len(tallies) > 1 else ""
-        calibration += [(f"{name}{end}", cells) for name, cells in format_calibration(tally)]
-        distances += [(f"{name}{end}", cells) for name, cells in format_distances(tally)]
+    for kind, totals in totals_by_kind.items():
+        end = f", {kind}" if len(totals_by_kind) > 1 else ""
+        calibration += [(f"{name}{end}", cells) for name, cells in format_calibration(totals)]
+        distances += [(f"{name}{end}", cells) for name, cells in format_distances(totals)]
     remark = (
         "NEES is the mean normalized error squared: 1 if the stated covariances are correct, above 1 if they are too "
         "small. The bounds are for independent errors; errors of successive frames are correlated."
@@ -234,13 +236,13 @@ def _add_motion(page: ReportPage, tallies: Mapping[str, Tally]) -> None:
     page.tables = [table for table in page.tables if table[-1]]
 
 
-def _add_paper(page: ReportPage, dataset: str | None, tally: Tally, results: Sequence[SequenceResult]) -> None:
+def _add_paper(page: ReportPage, dataset: str | None, totals: Totals, results: Sequence[SequenceResult]) -> None:
     """Add the paper's rows below this result's row, for data sets in the paper."""
     published = ROWS.get(dataset or "")
     if published is None:
         return
     page.paper_columns = list(dict.fromkeys(key for row in published.values() for key in row))
-    own = {key: value for key, (value, _) in tally.compute_metrics().items()}
+    own = {key: value for key, (value, _) in totals.compute_metrics().items()}
     own |= {key: value for result in results for key, value in result.scores.items()}
     for name, row in {"this result": own, **published}.items():
         page.paper.append((name, [f"{row[key]:.1f}" if key in row else "–" for key in page.paper_columns]))
@@ -369,9 +371,9 @@ def _describe_outcomes(rows: PersonRows, of: NDArray[np.bool_]) -> str:
 
 
 def _make_sequence_row(result: SequenceResult) -> tuple[str, int, str, tuple[str, ...]]:
-    counts = result.tally.detection
+    counts = result.totals.detection
     evaluated = counts.true_positives + counts.false_negatives
-    return _describe_location(result), result.tally.frames, f"{counts.true_positives} of {evaluated}", result.problems
+    return _describe_location(result), result.totals.frames, f"{counts.true_positives} of {evaluated}", result.problems
 
 
 def _list_sequence_folders(folder: Path) -> list[tuple[str, Path]]:

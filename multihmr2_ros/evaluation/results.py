@@ -32,7 +32,7 @@ from multihmr2_ros import __version__
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.metric_definitions import ERRORS, METRICS, MOTION_ERRORS, NORMALIZED
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import Sum, Tally
+from multihmr2_ros.evaluation.totals import Sum, Totals
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts
@@ -44,12 +44,12 @@ PACKAGES = ("torch", "anny", "numpy", "scipy", "opencv-python-headless", "rosbag
 COUNTS = ("frames", "with_truth", "detections", "ignored_truth", "ignored_found", "dropped")
 
 
-def merge_results(results: Iterable[SequenceResult]) -> dict[str, Tally]:
-    """Add the tallies of all sequences, by the kind of their intrinsics, in order of first occurrence."""
-    tallies: dict[str, Tally] = {}
+def merge_results(results: Iterable[SequenceResult]) -> dict[str, Totals]:
+    """Add the totals of all sequences, by the kind of their intrinsics, in order of first occurrence."""
+    totals_by_kind: dict[str, Totals] = {}
     for result in results:
-        tallies[result.intrinsics] = tallies.get(result.intrinsics, Tally()) + result.tally
-    return tallies
+        totals_by_kind[result.intrinsics] = totals_by_kind.get(result.intrinsics, Totals()) + result.totals
+    return totals_by_kind
 
 
 def write_results(
@@ -64,13 +64,13 @@ def write_results(
     timing         all values that depend on time; the rest of the file is equal for equal input
     problems       one line each
     """
-    tallies = merge_results(results)
+    totals_by_kind = merge_results(results)
     document = {
         "format": FORMAT,
         "configuration": configuration,
         "versions": list_versions(),
         "problems": list(problems),
-        "results": {name: _describe_metrics(tally) for name, tally in tallies.items()},
+        "results": {name: _describe_metrics(totals) for name, totals in totals_by_kind.items()},
         "sequences": [
             {
                 "name": result.name,
@@ -78,18 +78,18 @@ def write_results(
                 "intrinsics": result.intrinsics,
                 "folder": result.folder,
                 "problems": list(result.problems),
-                **_describe_metrics(result.tally),
+                **_describe_metrics(result.totals),
                 **({"scores": result.scores} if result.scores else {}),
-                "sums": _describe_sums(result.tally),
+                "sums": _describe_sums(result.totals),
             }
             for result in results
         ],
         "timing": {
             **timing,
-            "latency": {name: tally.compute_latencies() for name, tally in tallies.items()},
+            "latency": {name: totals.compute_latencies() for name, totals in totals_by_kind.items()},
             "sequences": [
                 {"name": result.name, "intrinsics": result.intrinsics, "wall_s": result.wall_s,
-                 "latency": result.tally.compute_latencies()}
+                 "latency": result.totals.compute_latencies()}
                 for result in results
             ],
         },
@@ -99,7 +99,7 @@ def write_results(
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read the results in a folder, with a Tally, without times and samples, under "tally" of each sequence.
+    """Read the results in a folder, with Totals, without times and samples, under "totals" of each sequence.
 
     Raises UserError for a file that is missing or was not written by `multihmr2 evaluate`.
     """
@@ -114,7 +114,7 @@ def read_results(folder: Path) -> dict[str, Any]:
             for key in ("name", "intrinsics", "folder"):
                 if not isinstance(sequence[key], str):
                     raise TypeError(f"{key} is {sequence[key]!r}")
-            sequence["tally"] = _parse_tally(sequence)
+            sequence["totals"] = _parse_totals(sequence)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give a result folder of `multihmr2 evaluate --out`") from None
     except OSError as error:
@@ -136,35 +136,35 @@ def list_versions() -> dict[str, str]:
     return found
 
 
-def _describe_metrics(tally: Tally) -> dict[str, Any]:
+def _describe_metrics(totals: Totals) -> dict[str, Any]:
     return {
-        **{name: getattr(tally, name) for name in COUNTS},
-        **dataclasses.asdict(tally.detection),
+        **{name: getattr(totals, name) for name in COUNTS},
+        **dataclasses.asdict(totals.detection),
         "metrics": {
             key: {"value": value, "unit": UNITS[key][0], "count": count, "counted": UNITS[key][1]}
-            for key, (value, count) in {**_add_unmatched(tally), **tally.compute_metrics()}.items()
+            for key, (value, count) in {**_add_unmatched(totals), **totals.compute_metrics()}.items()
         },
-        **({"calibration": tally.compute_calibration()} if tally.compute_calibration() else {}),
-        **({"distance_by_cue": tally.summarize_distances()} if tally.summarize_distances() else {}),
+        **({"calibration": totals.compute_calibration()} if totals.compute_calibration() else {}),
+        **({"distance_by_cue": totals.summarize_distances()} if totals.summarize_distances() else {}),
     }
 
 
-def _add_unmatched(tally: Tally) -> dict[str, tuple[float, int]]:
+def _add_unmatched(totals: Totals) -> dict[str, tuple[float, int]]:
     """Return empty rows of the errors if there was truth and no one was matched."""
-    if not tally.with_truth or tally.detection.true_positives:
+    if not totals.with_truth or totals.detection.true_positives:
         return {}
     return {metric.key: (math.nan, 0) for metric in (*ERRORS, *NORMALIZED) if metric not in MOTION_ERRORS}
 
 
-def _describe_sums(tally: Tally) -> dict[str, Any]:
-    identity = tally.identity
+def _describe_sums(totals: Totals) -> dict[str, Any]:
+    identity = totals.identity
     return {
-        "errors": {key: [total.total, total.count] for key, total in tally.sums.items()},
+        "errors": {key: [total.total, total.count] for key, total in totals.sums.items()},
         "identity": None if identity is None else dataclasses.asdict(identity),
     }
 
 
-def _parse_tally(sequence: dict[str, Any]) -> Tally:
+def _parse_totals(sequence: dict[str, Any]) -> Totals:
     sums, identity = sequence["sums"], sequence["sums"]["identity"]
     detection = {each.name: int(sequence[each.name]) for each in dataclasses.fields(DetectionCounts)}
     if identity is not None:
@@ -174,7 +174,7 @@ def _parse_tally(sequence: dict[str, Any]) -> Tally:
         }
         identity = IdentityCounts(**arrays)
     counts: dict[str, Any] = {name: int(sequence[name]) for name in COUNTS}
-    return Tally(
+    return Totals(
         **counts,
         detection=DetectionCounts(**detection),
         sums={key: Sum(float(total), int(count)) for key, (total, count) in sums["errors"].items()},

@@ -32,7 +32,7 @@ from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame, Evaluati
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.sequence_scoring import SequenceScorer
 from multihmr2_ros.evaluation.tables import FrameListener, open_tables
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.evaluation.true_velocities import add_true_velocities
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.people import People
@@ -62,7 +62,7 @@ class SequenceResult:
     path        of the bag or data set
     intrinsics  "given", "predicted" or "recorded"
     folder      with the sequence's files, relative to the folder of all results
-    tally       the sums and counts that metrics are computed from
+    totals       the sums and counts that metrics are computed from
     problems    one line each
     wall_s      duration of the evaluation
     scores      of a data set, by name, such as COCO's AP
@@ -72,7 +72,7 @@ class SequenceResult:
     path: str
     intrinsics: str
     folder: str
-    tally: Tally
+    totals: Totals
     problems: tuple[str, ...] = ()
     wall_s: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
@@ -97,7 +97,7 @@ def evaluate_sequence(
     progress: Callable[
         [Iterable[EvaluationFrame], EvaluationSequence], Iterable[EvaluationFrame]
     ] = lambda eval_frames, sequence: eval_frames,
-) -> tuple[Tally, tuple[str, ...]]:
+) -> tuple[Totals, tuple[str, ...]]:
     """Evaluate every frame of a sequence, in order, and write the tables and the listeners' files.
 
     sequence    evaluation frames with truth
@@ -108,7 +108,7 @@ def evaluate_sequence(
     listeners   makes further listeners; the stack closes them
     progress    wraps the frames with a progress bar
 
-    Returns the tally, and the problems, one line each. A UserError ends the sequence; the results so far are kept.
+    Returns the totals, and the problems, one line each. A UserError ends the sequence; the results so far are kept.
     """
     scorer = SequenceScorer(config)
     problems: list[str] = []
@@ -127,7 +127,7 @@ def evaluate_sequence(
             for index, (eval_frame, waited_ms) in enumerate(_measure_reading(progress(ahead, sequence))):
                 people, times = _estimate_people(eval_frame, estimator, intrinsics)
                 writer.put((index, eval_frame, people, {**times, "wait for image": waited_ms} if times else {}))
-    return scorer.compute_tally(), tuple(dict.fromkeys([*sequence.problems, *problems]))
+    return scorer.compute_totals(), tuple(dict.fromkeys([*sequence.problems, *problems]))
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.scoring import FrameScore, ScoringConfig, compute_camera_errors, score_frame
-from multihmr2_ros.evaluation.tally import CUES, VELOCITY_SAMPLES, Sum, Tally, collect_distance_samples
+from multihmr2_ros.evaluation.totals import CUES, VELOCITY_SAMPLES, Sum, Totals, collect_distance_samples
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import FrameBoxes, count_identities
 from multihmr2_ros.people import People
@@ -35,7 +35,7 @@ class SequenceScorer:
 
     def __init__(self, config: ScoringConfig) -> None:
         self._config = config
-        self._total = Tally()
+        self._total = Totals()
         self._times: dict[str, array[float]] = {}
         self._samples: dict[str, array[float]] = {}
         self._true_boxes, self._predicted_boxes = BoxStore(), BoxStore()
@@ -54,18 +54,18 @@ class SequenceScorer:
             )  # fmt: skip
             self._keep_boxes(people, score)
             self._keep_samples(score)
-        self._total += make_frame_tally(eval_frame, people, score)
+        self._total += make_frame_totals(eval_frame, people, score)
         return score
 
-    def compute_tally(self) -> Tally:
-        """Return the tally of all frames so far. A sequence without true people has identities, too: its predictions
+    def compute_totals(self) -> Totals:
+        """Return the totals of all frames so far. A sequence without true people has identities, too: its predictions
         are false positives of the scores of identities when sequences are merged."""
         identity = None
         has_names = self._is_named or not self._is_unnamed
         has_tracks = self._is_tracked or not self._is_untracked
         if self._config.identities and self._total.with_truth and has_names and has_tracks:
             identity = count_identities(self._true_boxes.to_frames(), self._predicted_boxes.to_frames())
-        return self._total + Tally(identity=identity, times_ms=self._times, samples=self._samples)
+        return self._total + Totals(identity=identity, times_ms=self._times, samples=self._samples)
 
     def _keep_boxes(self, people: People, score: FrameScore) -> None:
         self._is_named |= bool((score.true_boxes.identity >= 0).any())
@@ -88,14 +88,14 @@ class SequenceScorer:
             self._samples.setdefault(key, array("d")).extend(finite.tolist())
 
 
-def make_frame_tally(eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> Tally:
-    """Return the tally of one frame, without identities, times and samples."""
+def make_frame_totals(eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> Totals:
+    """Return the totals of one frame, without identities, times and samples."""
     if score is None:
         errors = compute_camera_errors(people, None, eval_frame.given_fov) if eval_frame.is_camera_true else {}
         sums = {key: Sum.from_values(values) for key, values in errors.items()}
-        return Tally(frames=1, detections=len(people), dropped=eval_frame.dropped, sums=sums)
+        return Totals(frames=1, detections=len(people), dropped=eval_frame.dropped, sums=sums)
     counts = DetectionCounts(len(score.pairs), len(score.false_positives), len(score.misses))
-    return Tally(
+    return Totals(
         frames=1,
         with_truth=1,
         detections=len(people),

@@ -32,8 +32,8 @@ from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.metric_definitions import ERRORS, MOTION_ERRORS, Metric
 from multihmr2_ros.evaluation.postures import classify_postures
 from multihmr2_ros.evaluation.scoring import UNKNOWN_CUE, FrameScore, get_predicted_fov, get_true_fov
-from multihmr2_ros.evaluation.sequence_scoring import make_frame_tally
-from multihmr2_ros.evaluation.tally import CUES
+from multihmr2_ros.evaluation.sequence_scoring import make_frame_totals
+from multihmr2_ros.evaluation.totals import CUES
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.metrics.bodies import MM_PER_M
 from multihmr2_ros.people import People, PlacementCue
@@ -83,14 +83,14 @@ class FrameTable:
         writer.writerow(FRAME_COLUMNS)
 
     def add(self, index: int, eval_frame: EvaluationFrame, people: People, score: FrameScore | None) -> None:
-        tally = make_frame_tally(eval_frame, people, score)
+        totals = make_frame_totals(eval_frame, people, score)
         fov = get_true_fov(eval_frame.truth, eval_frame.given_fov)
         row: list[Any] = [index, _format_stamp(eval_frame)]
-        row += [getattr(tally, name) for name in FRAME_COUNTS]
-        row += [getattr(tally.detection, name) for name in FRAME_DETECTION]
+        row += [getattr(totals, name) for name in FRAME_COUNTS]
+        row += [getattr(totals.detection, name) for name in FRAME_DETECTION]
         row += [_format_number(np.degrees(get_predicted_fov(people))), _format_number(np.degrees(fov))]
         for metric in ERRORS:
-            total = tally.sums.get(metric.key)
+            total = totals.sums.get(metric.key)
             row += ["", 0] if total is None else [_format_number(metric.scale * total.mean), total.count]
         self._writer.writerow(row)
 

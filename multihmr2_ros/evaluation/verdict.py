@@ -27,7 +27,7 @@ from multihmr2_ros.evaluation.metric_definitions import METRICS
 from multihmr2_ros.evaluation.postures import POSTURES
 from multihmr2_ros.evaluation.report import format_number
 from multihmr2_ros.evaluation.tables import PersonRows
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.metrics.uncertainty import compute_coverage
 
 MIN_PEOPLE = 20  # smaller groups are not described
@@ -36,27 +36,27 @@ MIN_BIAS = 0.01  # of the distance
 ONE_SIGMA = 0.683
 
 
-def describe(tally: Tally, rows: PersonRows) -> list[str]:
+def describe(totals: Totals, rows: PersonRows) -> list[str]:
     """Return one sentence for each available result, the most important one first."""
-    if not tally.with_truth:
+    if not totals.with_truth:
         return [
-            f"Without ground truth, detection cannot be evaluated. The {tally.frames} images contain "
-            f"{tally.detections} detected people.",
-            *_describe_latency(tally),
+            f"Without ground truth, detection cannot be evaluated. The {totals.frames} images contain "
+            f"{totals.detections} detected people.",
+            *_describe_latency(totals),
         ]
     return [
-        *_describe_recall(tally),
+        *_describe_recall(totals),
         *_describe_range(rows),
         *_describe_postures(rows),
-        *_describe_distance(tally, rows),
-        *_describe_identity(tally),
-        *_describe_latency(tally),
+        *_describe_distance(totals, rows),
+        *_describe_identity(totals),
+        *_describe_latency(totals),
         *_describe_covariances(rows),
     ]
 
 
-def _describe_recall(tally: Tally) -> list[str]:
-    counts = tally.detection
+def _describe_recall(totals: Totals) -> list[str]:
+    counts = totals.detection
     evaluated = counts.true_positives + counts.false_negatives
     if not evaluated:
         return [
@@ -91,8 +91,8 @@ def _describe_postures(rows: PersonRows) -> list[str]:
     return []
 
 
-def _describe_distance(tally: Tally, rows: PersonRows) -> list[str]:
-    metrics = tally.compute_metrics()
+def _describe_distance(totals: Totals, rows: PersonRows) -> list[str]:
+    metrics = totals.compute_metrics()
     if "distance error" not in metrics:
         return []
     text = f"The mean distance error is {metrics['distance error'][0]:.1f} %"
@@ -104,24 +104,24 @@ def _describe_distance(tally: Tally, rows: PersonRows) -> list[str]:
     return [f"{text}."]
 
 
-def _describe_identity(tally: Tally) -> list[str]:
-    if tally.identity is None or not tally.identity.truth:
+def _describe_identity(totals: Totals) -> list[str]:
+    if totals.identity is None or not totals.identity.truth:
         return []
-    switches, idf1 = tally.identity.switches, 100 * tally.identity.idf1
+    switches, idf1 = totals.identity.switches, 100 * totals.identity.idf1
     changes = {0: "never change", 1: "change once"}.get(switches, f"change {switches} times")
     return [f"Track ids {changes}; {idf1:.0f} % of the bounding boxes have the correct identity (IDF1)."]
 
 
-def _describe_latency(tally: Tally) -> list[str]:
+def _describe_latency(totals: Totals) -> list[str]:
     """Describe the latency: from stamp to publication for recorded people, else of the estimate."""
-    latencies = tally.compute_latencies()
+    latencies = totals.compute_latencies()
     for stage, words in (
         ("stamp to publication", "Latency from the stamp of an image to its message"),
         ("estimate", "Latency of the estimate"),
     ):
         if stage in latencies:
             p95 = latencies[stage]["p95_ms"]
-            dropped = f"; {tally.dropped} images were dropped" if tally.dropped else ""
+            dropped = f"; {totals.dropped} images were dropped" if totals.dropped else ""
             return [f"{words}: at most {p95:.0f} ms for 95 of 100 images{dropped}."]
     return []
 
@@ -151,9 +151,9 @@ def remove_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
 
 
-def list_key_numbers(tally: Tally) -> list[tuple[str, str, str]]:
+def list_key_numbers(totals: Totals) -> list[tuple[str, str, str]]:
     """Return label, value and remark of the numbers that are most important for a robot."""
-    metrics, latencies = tally.compute_metrics(), tally.compute_latencies()
+    metrics, latencies = totals.compute_metrics(), totals.compute_latencies()
     chosen = [("detected", "recall", "recall"), ("distance error", "distance error", "of the distance"),
               ("identity", "IDF1", "IDF1"), ("id switches", "id switches", "in all sequences")]  # fmt: skip
     units = {metric.key: metric.unit for metric in METRICS}

@@ -74,7 +74,7 @@ def test_a_former_bag_is_evaluated_with_the_same_result(bag: Path, tmp_path: Pat
         job = BagJob(path=path, out=tmp_path / f"out_{path.stem}", video=False, bag=True)
         result = run_job(job, TruthfulEstimator(lambda index, people: people))
         assert result.problems == ()
-        return {key: value for key, (value, _) in result.tally.compute_metrics().items()}
+        return {key: value for key, (value, _) in result.totals.compute_metrics().items()}
 
     np.testing.assert_equal(found(former), found(bag))
     (predictions,) = (tmp_path / "out_former").rglob("*.mcap")

@@ -28,7 +28,7 @@ from multihmr2_ros.cli.result_files import RunNames, find_existing_evaluation
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.results import write_results
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.media.sources import ImageSource, VideoSource, make_source_name
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.training.config import NETWORKS, TrainingConfig
@@ -234,7 +234,7 @@ def test_folders_of_other_evaluations_are_kept(tmp_path: Path, is_interrupted: b
     if is_interrupted:  # without a list of its folders, all tables that do not belong to other results are its own
         expected.add(tmp_path / "other" / "frames.csv")
     else:
-        sequences = [SequenceResult(name, "", "given", name, Tally()) for name in ("mine", "inner")]
+        sequences = [SequenceResult(name, "", "given", name, Totals()) for name in ("mine", "inner")]
         write_results(tmp_path, sequences, {}, {}, [])
         expected.add(tmp_path / "results.json")
     assert set(find_existing_evaluation(tmp_path, [], whole=True)) == expected

@@ -60,7 +60,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def values(result: SequenceResult) -> dict[str, float]:
-    return {key: value for key, (value, _) in result.tally.compute_metrics().items()}
+    return {key: value for key, (value, _) in result.totals.compute_metrics().items()}
 
 
 def shifted(people: People, shift: Any) -> People:
@@ -82,7 +82,7 @@ def test_the_truth_as_prediction_has_no_errors(bag: Path) -> None:
         assert found[key] == pytest.approx(100, abs=1e-9), key
     for key in ("PVE", "MPJPE", "PA-MPJPE", "Abs-PVE", "TA-PVE", "MRPE", "MRPE z", "distance error", "id switches"):
         assert found[key] == pytest.approx(0, abs=1e-2), key  # float32 at a few meters: micrometers
-    counts = {key: count for key, (_, count) in result.tally.compute_metrics().items()}
+    counts = {key: count for key, (_, count) in result.totals.compute_metrics().items()}
     assert counts["PVE"] == counts["recall"] == 3 * FRAMES
     assert counts["PCDR@0.2m"] == 3 * FRAMES, "three pairs of three people"
     assert counts["FOV error"] == FRAMES
@@ -158,12 +158,12 @@ def test_people_who_need_not_be_found(tmp_path: Path) -> None:
 
     path = write_scene(tmp_path / "walk.mcap", 6, truth=truth)
     result = evaluate(path, lambda index, people: people.select(np.array([0, 1])))
-    tally = result.tally
-    assert (tally.detection.true_positives, tally.detection.false_positives, tally.detection.false_negatives) == (
+    totals = result.totals
+    assert (totals.detection.true_positives, totals.detection.false_positives, totals.detection.false_negatives) == (
         6, 0, 0,
     )  # fmt: skip
-    assert (tally.ignored_truth, tally.ignored_found) == (12, 6)
-    assert tally.compute_metrics()["MOTA"] == (100.0, 6)
+    assert (totals.ignored_truth, totals.ignored_found) == (12, 6)
+    assert totals.compute_metrics()["MOTA"] == (100.0, 6)
 
 
 def nobody_is_found(index: int, people: People) -> People:
@@ -222,9 +222,9 @@ def test_the_files(bag: Path, tmp_path: Path) -> None:
         BagJob(path=tmp_path / "out" / "predictions.mcap", out=tmp_path / "again", recorded=True, bag=False)
     )
     assert again.problems == ()
-    assert again.tally.compute_metrics()["recall"] == result.tally.compute_metrics()["recall"]
-    assert again.tally.compute_metrics()["MPJPE"][0] == pytest.approx(
-        result.tally.compute_metrics()["MPJPE"][0], abs=1e-2
+    assert again.totals.compute_metrics()["recall"] == result.totals.compute_metrics()["recall"]
+    assert again.totals.compute_metrics()["MPJPE"][0] == pytest.approx(
+        result.totals.compute_metrics()["MPJPE"][0], abs=1e-2
     )
 
 
@@ -237,16 +237,16 @@ def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
     assert result.problems == ()
     assert values(result)["recall"] == pytest.approx(75)
     assert values(result)["MPJPE"] == pytest.approx(0, abs=1e-2)
-    assert result.tally.with_truth == FRAMES
-    latency = result.tally.compute_latencies()["stamp to publication"]
+    assert result.totals.with_truth == FRAMES
+    latency = result.totals.compute_latencies()["stamp to publication"]
     assert latency["max_ms"] == pytest.approx(50 + 19)
     assert latency["count"] == 15
-    assert result.tally.dropped == 19 // 5
+    assert result.totals.dropped == 19 // 5
     with open(tmp_path / "out" / "people.csv", newline="") as file:
         matches = [row for row in csv.DictReader(file) if row["outcome"] == "match"]
     assert {row["placement_cue"] for row in matches} == {""}, "a HumanArray does not contain it"
     assert all(row["distance_error_mm"] for row in matches)
-    assert result.tally.summarize_distances() == {}
+    assert result.totals.summarize_distances() == {}
 
 
 @pytest.mark.parametrize("truth", [scene, lambda index: None])
@@ -256,7 +256,7 @@ def test_drops_before_a_recording_do_not_count(tmp_path: Path, truth: Callable[[
         tmp_path / "live.mcap", FRAMES, images=False, truth=truth,
         recorded=lambda index: scene(index) if index >= FRAMES // 2 else None,
     )  # fmt: skip
-    assert run_job(BagJob(path=path, out=tmp_path / "out", recorded=True)).tally.dropped == 1
+    assert run_job(BagJob(path=path, out=tmp_path / "out", recorded=True)).totals.dropped == 1
 
 
 def test_nothing_is_written_after_an_error() -> None:
@@ -301,7 +301,7 @@ def test_merging_is_exact(bag: Path) -> None:
     short = write_scene(bag.parent / "short.mcap", 3)
     near = evaluate(bag, lambda index, people: shifted(people, [0, 0, 0.02]))
     far = evaluate(short, lambda index, people: shifted(people, [0, 0, 0.1]))
-    total = near.tally + far.tally
+    total = near.totals + far.totals
     assert total.compute_metrics()["MRPE z"][0] == pytest.approx((FRAMES * 20 + 3 * 100) / (FRAMES + 3), abs=1e-2)
     assert total.compute_metrics()["MRPE z"][1] == 3 * (FRAMES + 3)
     assert total.compute_metrics()["IDF1"][0] == pytest.approx(100)

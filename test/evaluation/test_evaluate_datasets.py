@@ -148,13 +148,13 @@ def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
         DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 1]))
     )
     assert result.problems == ()
-    assert (result.tally.frames, result.scores["people"]) == (2, 4)
+    assert (result.totals.frames, result.scores["people"]) == (2, 4)
     assert result.scores["AP"] == pytest.approx(100, abs=1e-9)
     save_image(tmp_path / "val2017" / f"{1:012d}.jpg", (WIDTH // 2, HEIGHT // 2))
     (result,) = evaluate_dataset(
         DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 2]))
     )
-    assert result.tally.frames == 1
+    assert result.totals.frames == 1
     (problem,) = result.problems
     assert "its labels are for" in problem
 
@@ -197,12 +197,12 @@ def test_mot17(tmp_path: Path) -> None:
         return flat_people(boxes, ids) if index else flat_people(boxes[1:], ids[1:])
 
     (result,) = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
-    identity = result.tally.identity
+    identity = result.totals.identity
     assert identity is not None
     assert (identity.truth, identity.predicted, identity.misses, identity.false_positives) == (20, 19, 1, 0)
     assert identity.switches == 2
-    assert result.tally.compute_metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
-    assert result.tally.compute_metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
+    assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
+    assert result.totals.compute_metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
 
     damaged = shutil.copytree(sequence, tmp_path / "train" / "MOT17-98-FRCNN")
     for file, text in (
@@ -220,7 +220,7 @@ def test_mot17(tmp_path: Path) -> None:
             else "does not have the documented format of its dataset"
         )
         assert why in first.problems[0]
-        assert (second.name, second.problems, second.tally.frames) == ("MOT17-99-FRCNN", (), 10)
+        assert (second.name, second.problems, second.totals.frames) == ("MOT17-99-FRCNN", (), 10)
         (damaged / file).write_text(before)
 
 
@@ -233,7 +233,7 @@ def test_a_folder_of_links_to_sequences(tmp_path: Path) -> None:
     (links / "back").symlink_to(links)
     found = Estimator(lambda index: flat_people(boxes, [1]))
     (result,) = evaluate_dataset(DatasetJob("mot17", links, tmp_path), found)
-    assert (result.name, result.problems, result.tally.with_truth) == ("MOT17-02-FRCNN", (), 10)
+    assert (result.name, result.problems, result.totals.with_truth) == ("MOT17-02-FRCNN", (), 10)
 
 
 def test_mot17_people_at_the_border_of_the_image(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_mot17_people_at_the_border_of_the_image(tmp_path: Path) -> None:
     (result,) = evaluate_dataset(
         DatasetJob("mot17", tmp_path, tmp_path), Estimator(lambda index: flat_people(boxes, [1, 2]))
     )
-    assert result.tally.compute_metrics()["MOTA"][0] == pytest.approx(100)
+    assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(100)
 
 
 def test_mot17_without_tracking(tmp_path: Path) -> None:
@@ -253,13 +253,13 @@ def test_mot17_without_tracking(tmp_path: Path) -> None:
     job = DatasetJob("mot17", tmp_path, tmp_path)
     untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
     (result,) = evaluate_dataset(job, untracked)
-    identity = result.tally.identity
+    identity = result.totals.identity
     assert identity is not None
     assert (identity.switches, identity.id_true_positives) == (17, 2)
     untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
     job = dataclasses.replace(job, scoring=dataclasses.replace(job.scoring, identities=False))
     (result,) = evaluate_dataset(job, untracked)
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert (values["recall"][0], values["precision"][0]) == (pytest.approx(95), 100)
     assert not {"IDF1", "MOTA", "HOTA", "id switches"} & values.keys()
 
@@ -305,10 +305,10 @@ def test_posetrack21(tmp_path: Path, regions: Any) -> None:
     (result,) = evaluate_dataset(
         DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people(everyone, [1, 2, 3, 4]))
     )
-    assert (result.tally.frames, result.tally.with_truth) == (4, 3)
-    assert result.tally.identity is not None
-    assert (result.tally.identity.misses, result.tally.identity.false_positives) == (0, 3)
-    assert result.tally.compute_metrics()["MOTA"][0] == pytest.approx(50)
+    assert (result.totals.frames, result.totals.with_truth) == (4, 3)
+    assert result.totals.identity is not None
+    assert (result.totals.identity.misses, result.totals.identity.false_positives) == (0, 3)
+    assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(50)
 
 
 @pytest.mark.parametrize("name", ["mscoco", "mot17", "posetrack21"])
@@ -383,7 +383,7 @@ def test_3dpw(tmp_path: Path) -> None:
     )  # fmt: skip
     (result,) = evaluate_dataset(job, Estimator(found))
     assert result.problems == ()
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert values["recall"] == (100.0, 7), "the actor who is not aligned is ignored"
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     assert values["MPJPE"][0] == pytest.approx(0, abs=0.01)
@@ -430,7 +430,7 @@ def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> Non
     results = evaluate_dataset(job, nobody)
     assert [result.name for result in results] == ["a", "downtown_test_00", "z"]
     assert [len(result.problems) for result in results] == [1, 0, 1]
-    assert [result.tally.frames for result in results] == [0, 3, 0]
+    assert [result.totals.frames for result in results] == [0, 3, 0]
     (folder / "a.pkl").unlink()
     (folder / "z.pkl").unlink()
     shutil.rmtree(out)
@@ -472,7 +472,7 @@ def test_cmu_panoptic(tmp_path: Path) -> None:
         Estimator(lambda index: people_with(np.add(coco, [0.05, 0, 0]))),
     )
     assert result.problems == ()
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert values["recall"] == (100.0, 6)
     assert values["MRPE x"][0] == pytest.approx(50, abs=0.01)
     assert values["N-MPJPE"][0] == pytest.approx(0, abs=0.01)
@@ -612,11 +612,11 @@ def test_real_folders_are_read() -> None:
     mot = REAL / "mikel-brostrom_boxmot" / "MOT17-mini"
     nobody = Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
     results = evaluate_dataset(DatasetJob("mot17", mot, mot), nobody)
-    tally = merge_results(results)["predicted"]
+    totals = merge_results(results)["predicted"]
     assert len(results) == 3
-    assert tally.identity is not None
-    assert tally.identity.misses == tally.identity.truth > 20
+    assert totals.identity is not None
+    assert totals.identity.misses == totals.identity.truth > 20
     coco = REAL / "Deci-AI_super-gradients" / "pose_minicoco"
     (result,) = evaluate_dataset(DatasetJob("mscoco", coco, coco, split="train2017"), nobody)
     assert result.scores["AR"] == 0
-    assert result.tally.frames == 30
+    assert result.totals.frames == 30

@@ -124,7 +124,7 @@ def test_emdb(tmp_path: Path) -> None:
     job = DatasetJob("emdb", tmp_path, tmp_path / "out", regressor=save_mesh_regressor(tmp_path / "weights.npz"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index][None], [0, 0, 0.1]))
     assert (result.name, result.problems) == ("P0-09_outdoor_walk", ())
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert values["recall"] == (100.0, FRAMES - 1), "who is out of view is ignored"
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     assert values["Abs-PVE"][0] == pytest.approx(100, abs=0.01)
@@ -145,7 +145,7 @@ def test_emdb_without_bodies_still_tells_the_field_of_view(tmp_path: Path, lacki
     (problem,) = result.problems
     assert lacking in problem
     assert "\n" not in problem
-    assert result.tally.compute_metrics() == {"FOV error": (pytest.approx(2, abs=1e-4), FRAMES)}
+    assert result.totals.compute_metrics() == {"FOV error": (pytest.approx(2, abs=1e-4), FRAMES)}
 
 
 def test_emdb_bodies_of_another_unit_are_refused(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_hi4d(tmp_path: Path, key: str) -> None:
     job = DatasetJob("hi4d", tmp_path, tmp_path / "out", regressor=save_mesh_regressor(tmp_path / "weights.npz"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0.1]))
     assert (result.name, result.problems) == ("pair00-dance00", ())
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert values["F1"] == (100.0, 2 * FRAMES)
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     for key in ("MPJPE", "PVE", "TA-PVE", "Pair-PA-MPJPE"):
@@ -230,7 +230,7 @@ def test_hi4d_has_joints_alone_where_the_regressor_has(tmp_path: Path) -> None:
     write_hi4d(tmp_path, points)
     job = DatasetJob("hi4d", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0]))
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert values["MPJPE"][0] == pytest.approx(0, abs=0.01)
     assert "PVE" not in values
 
@@ -323,7 +323,7 @@ def test_harmony4d(tmp_path: Path, glasses: bool) -> None:
     job = DatasetJob("harmony4d", tmp_path, tmp_path / "out", "cam02", regressor, IntrinsicsChoice("given"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0.1]))
     assert (result.name, result.problems) == ("05_sword-001_sword", ())
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert values["recall"] == (100.0, 2 * FRAMES)
     assert values["MRPE z"][0] == pytest.approx(100, abs=0.01)
     for key in ("MPJPE", "PVE", "TA-PVE", "Pair-PA-MPJPE"):
@@ -408,7 +408,7 @@ def test_truth_of_different_lengths(tmp_path: Path) -> None:
     nobody = displaced(lambda index: np.zeros((0, 24, 3)), [0, 0, 0])
     job = DatasetJob("hi4d", tmp_path / "hi4d", tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
     (result,) = evaluate_dataset(job, nobody)
-    assert result.tally.frames == 1, "what came before it stays"
+    assert result.totals.frames == 1, "what came before it stays"
     assert "000012.npz does not have the documented format of its dataset" in result.problems[0]
 
     sequence = write_emdb(tmp_path / "emdb", emdb_points())
@@ -425,7 +425,7 @@ def test_a_damaged_picture_costs_only_itself(tmp_path: Path) -> None:
     (sequence / "images" / str(MONOCULAR) / "000012.jpg").write_bytes(b"no picture")
     job = DatasetJob("hi4d", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[2 * index], [0, 0, 0]))
-    assert result.tally.frames == FRAMES - 1
+    assert result.totals.frames == FRAMES - 1
     (problem,) = result.problems
     assert problem.startswith(f"pair00-dance00: 1 of {FRAMES} images are skipped: ")
     assert "000012.jpg" in problem
@@ -443,7 +443,7 @@ def test_every_pair_counts_where_the_paper_aligns_every_pair(tmp_path: Path, nam
     split = "cam02" if name == "harmony4d" else None
     job = DatasetJob(name, tmp_path, tmp_path / "out", split, save_regressor(tmp_path / "j.npy"))
     (result,) = evaluate_dataset(job, displaced(lambda index: points[index], [0, 0, 0]))
-    assert result.tally.compute_metrics()["Pair-PA-MPJPE"] == (pytest.approx(0, abs=0.01), FRAMES)
+    assert result.totals.compute_metrics()["Pair-PA-MPJPE"] == (pytest.approx(0, abs=0.01), FRAMES)
     assert resolve_job(job).scoring.pair_distance_m == np.inf
 
 

@@ -113,7 +113,7 @@ def test_field_of_view(tmp_path: Path, calibration: str, video: str, name: str) 
 
     (result,) = evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(found), progress)
     assert (result.name, result.problems) == (name, ())
-    assert result.tally.compute_metrics() == {"FOV error": (pytest.approx(3, abs=1e-6), FRAMES)}
+    assert result.totals.compute_metrics() == {"FOV error": (pytest.approx(3, abs=1e-6), FRAMES)}
     rows = (tmp_path / "out" / name / "frames.csv").read_text().splitlines()
     assert len(rows) == 1 + FRAMES
     assert told == [(name, FRAMES)]
@@ -161,7 +161,7 @@ def test_a_video_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
     assert [len(result.problems) for result in results] == [1, 1, 0]
     assert "is empty" in results[0].problems[0]
     assert "b_cam07.mp4" in results[1].problems[0]
-    assert results[2].tally.frames == FRAMES
+    assert results[2].totals.frames == FRAMES
 
 
 def test_videos_whose_results_would_share_a_folder_are_refused(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_ten_thousand_frames(tmp_path: Path) -> None:
     result = run_job(BagJob(path=path, out=tmp_path / "out"), estimator)
     wall_s = time.perf_counter() - begin_s
     assert result.problems == ()
-    assert result.tally.frames == result.tally.with_truth == FRAMES
-    assert result.tally.compute_metrics()["IDF1"] == (100.0, 3 * FRAMES)
+    assert result.totals.frames == result.totals.with_truth == FRAMES
+    assert result.totals.compute_metrics()["IDF1"] == (100.0, 3 * FRAMES)
     growth = estimator.memory[-1] - estimator.memory[1000]
     print(f"\n{estimator.busy_s / wall_s:.3f} of the estimator's rate; memory grew by {growth / 1e6:.1f} MB")
     assert growth < GROWTH_BYTES

@@ -31,7 +31,7 @@ from multihmr2_ros.evaluation.cluster import run_in_cluster
 from multihmr2_ros.evaluation.comparison import Comparison, compare, format_comparison
 from multihmr2_ros.evaluation.metric_definitions import ERRORS, METRICS
 from multihmr2_ros.evaluation.run import SequenceResult
-from multihmr2_ros.evaluation.tally import Sum, Tally
+from multihmr2_ros.evaluation.totals import Sum, Totals
 from multihmr2_ros.evaluation.verdict import describe_comparison
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.metrics.identity import IdentityCounts
@@ -43,14 +43,14 @@ from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
 
 def result(name: str, error_mm: float, people: int, found: int, switches: int = 0) -> SequenceResult:
     """Return a result of one sequence with the given error."""
-    tally = Tally(
+    totals = Totals(
         frames=people,
         with_truth=people,
         detection=DetectionCounts(found, 0, people - found),
         sums={"MRPE": Sum(error_mm * found, found)},
         identity=IdentityCounts(truth=people, predicted=found, switches=switches, id_true_positives=found),
     )
-    return SequenceResult(name, name, "given", "", tally)
+    return SequenceResult(name, name, "given", "", totals)
 
 
 def save(folder: Path, results: list[SequenceResult]) -> Path:
@@ -130,7 +130,7 @@ def test_a_bag_without_true_people_counts_in_scores_of_identities(tmp_path: Path
             "HOTA": (pytest.approx(hota), 18),
             "precision": (pytest.approx(50), 36),
         }
-    assert "IDF1" not in done[1].tally.compute_metrics(), "no row without true people"
+    assert "IDF1" not in done[1].totals.compute_metrics(), "no row without true people"
 
 
 def test_people_without_an_identity_are_not_the_same_in_two_frames(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_people_without_an_identity_are_not_the_same_in_two_frames(tmp_path: Pat
 
     path = write_scene(tmp_path / "walk.mcap", 6)
     job = BagJob(path=path, out=tmp_path / "out", video=False, bag=False)
-    values = run_job(job, TruthfulEstimator(lose_ids)).tally.compute_metrics()
+    values = run_job(job, TruthfulEstimator(lose_ids)).totals.compute_metrics()
     assert values["id switches"][0] == 15
     assert values["IDF1"][0] == pytest.approx(100 * 3 / 18)
 
@@ -149,13 +149,13 @@ def test_people_without_an_identity_are_not_the_same_in_two_frames(tmp_path: Pat
         return dataclasses.replace(scene(index), track_id=np.zeros(3, int))
 
     job = dataclasses.replace(job, path=write_scene(tmp_path / "zero.mcap", 6, truth=zero_ids))
-    values = run_job(job, TruthfulEstimator()).tally.compute_metrics()
+    values = run_job(job, TruthfulEstimator()).totals.compute_metrics()
     assert values["recall"] == (100, 18)
     assert "IDF1" not in values, "true people with the same id have no identities"
 
 
 def test_a_sequence_without_true_people_leaves_the_intervals(tmp_path: Path) -> None:
-    empty = SequenceResult("empty", "", "given", "", Tally(frames=5, with_truth=5, identity=IdentityCounts()))
+    empty = SequenceResult("empty", "", "given", "", Totals(frames=5, with_truth=5, identity=IdentityCounts()))
     people = [result(f"s{i}", 10, 50, 50) for i in range(3)]
     swapped = [result(f"s{i}", 10, 50, 50, switches=5) for i in range(3)]
     a, b = (save(tmp_path / name, [*each, empty]) for name, each in (("a", people), ("b", swapped)))
@@ -188,7 +188,7 @@ def test_one_sequence_of_boxes_has_no_intervals(tmp_path: Path) -> None:
 
 
 def test_scores_of_a_whole_data_set_are_not_compared(tmp_path: Path) -> None:
-    scored = SequenceResult("val2017", "", "predicted", "", Tally(frames=5), scores={"AP": 50.0})
+    scored = SequenceResult("val2017", "", "predicted", "", Totals(frames=5), scores={"AP": 50.0})
     a, b = (save(tmp_path / name, [scored]) for name in "ab")
     with pytest.raises(UserError, match="--compare does not support them"):
         compare(a, b)
@@ -239,7 +239,7 @@ def test_blocks_contain_the_same_frames(tmp_path: Path, missing: str) -> None:
 def test_results_come_back_from_their_file(tmp_path: Path) -> None:
     folder = save(tmp_path / "a", [result("x", 12.5, 7, 5, switches=2)])
     (sequence,) = files.read_results(folder)["sequences"]
-    assert sequence["tally"].compute_metrics() == result("x", 12.5, 7, 5, switches=2).tally.compute_metrics()
+    assert sequence["totals"].compute_metrics() == result("x", 12.5, 7, 5, switches=2).totals.compute_metrics()
     for text in ("", "[]", "{}", '{"format": 9}', '{"format": 1, "sequences": [{}]}'):
         (folder / "results.json").write_text(text)
         with pytest.raises(UserError, match="evaluate again") as caught:
@@ -311,7 +311,7 @@ def test_a_worker_that_dies_loses_its_own_bag_only(tmp_path: Path) -> None:
     good = write_scene(tmp_path / "good.mcap", 3)
     dead, alive = run_in_cluster(evaluate_in_a_worker, [Task(tmp_path / "crash.mcap"), Task(good)], workers=1)
     assert "KilledWorker" in dead.problems[0]
-    assert alive.tally.frames == 3
+    assert alive.totals.frames == 3
 
 
 def test_without_dask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,29 +93,29 @@ def evaluate(bag: Path, out: Path, change: Callable[[int, People], People]) -> S
 
 
 def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
-    tally = evaluate(bag, tmp_path / "out", noisy(cue=None)).tally
-    values = {key: value for key, (value, _) in tally.compute_metrics().items()}
+    totals = evaluate(bag, tmp_path / "out", noisy(cue=None)).totals
+    values = {key: value for key, (value, _) in totals.compute_metrics().items()}
     least, most = normalized_error_bounds(FRAMES * PEOPLE, 0.999)
     assert least < values["velocity NEES"] < most
     assert least < values["pelvis NEES"] < most
     low, high = normalized_error_bounds(FRAMES * PEOPLE)
     assert values["velocity coverage"] == pytest.approx(95, abs=7)  # three standard deviations
     assert values["pelvis coverage"] == pytest.approx(95, abs=7)
-    assert tally.compute_calibration()["velocity"] == pytest.approx(
+    assert totals.compute_calibration()["velocity"] == pytest.approx(
         {"nees": values["velocity NEES"], "low": low, "high": high, "inside_95": values["velocity coverage"],
          "count": FRAMES * PEOPLE}
     )  # fmt: skip
-    small = evaluate(bag, tmp_path / "small", noisy(0.5, cue=None)).tally.compute_metrics()
+    small = evaluate(bag, tmp_path / "small", noisy(0.5, cue=None)).totals.compute_metrics()
     assert small["velocity NEES"][0] == pytest.approx(4 * values["velocity NEES"])
 
 
 def test_velocity_errors_are_those_of_the_table(noisy_result: tuple[SequenceResult, Path]) -> None:
     result, out = noisy_result
-    tally = result.tally
+    totals = result.totals
     with open(out / "people.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     speeds = np.array([float(row["velocity_error_m_per_s"]) for row in rows])
-    metrics = tally.compute_metrics()
+    metrics = totals.compute_metrics()
     assert metrics["velocity error"] == (pytest.approx(speeds.mean(), rel=1e-6), FRAMES * PEOPLE)
     assert metrics["velocity error p50"][0] == pytest.approx(np.percentile(speeds, 50), rel=1e-6)
     assert metrics["velocity error p95"][0] == pytest.approx(np.percentile(speeds, 95), rel=1e-6)
@@ -127,7 +127,7 @@ def test_velocity_errors_are_those_of_the_table(noisy_result: tuple[SequenceResu
 def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
     """Two of three people are placed by depth; all errors have a standard deviation of 10 cm, as stated."""
     result, out = noisy_result
-    found = result.tally.summarize_distances()
+    found = result.totals.summarize_distances()
     assert set(found) == {"prediction only", "depth"}
     with open(out / "people.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["placement_cue"] == "depth"]
@@ -139,7 +139,7 @@ def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
     assert found["depth"]["z_rms"] == pytest.approx(1.0, abs=0.28)  # three standard deviations
     assert found["prediction only"]["count"] == FRAMES
     assert list(rows[0])[-4:] == ["posture", "placement_cue", "distance_error_mm", "distance_z_score"]
-    text = format_table({"given": result.tally})
+    text = format_table({"given": result.totals})
     assert "distance" in text
     assert "prediction only" in text
     assert "95 % bounds" in text
@@ -149,7 +149,7 @@ def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
 
 
 def test_without_cues_everybody_follows_the_prediction(bag: Path, tmp_path: Path) -> None:
-    found = evaluate(bag, tmp_path / "out", noisy(cue=None)).tally.summarize_distances()
+    found = evaluate(bag, tmp_path / "out", noisy(cue=None)).totals.summarize_distances()
     assert set(found) == {"prediction only"}
     assert (found["prediction only"]["count"], found["prediction only"]["z_count"]) == (FRAMES * PEOPLE, 0)
 
@@ -159,9 +159,9 @@ def test_unknown_velocities_have_no_rows(tmp_path: Path) -> None:
         return dataclasses.replace(scene(index), velocity=np.full((PEOPLE, 3), np.nan))
 
     path = write_scene(tmp_path / "walk.mcap", 5, truth=unknown)
-    tally = evaluate(path, tmp_path / "out", noisy()).tally
-    assert not {"velocity error", "velocity error p50", "velocity NEES"} & set(tally.compute_metrics())
-    assert set(tally.compute_calibration()) == {"pelvis"}
+    totals = evaluate(path, tmp_path / "out", noisy()).totals
+    assert not {"velocity error", "velocity error p50", "velocity NEES"} & set(totals.compute_metrics())
+    assert set(totals.compute_calibration()) == {"pelvis"}
 
 
 def as_of_before(folder: Path) -> None:

@@ -59,8 +59,8 @@ def test_a_bag_that_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
     result = evaluate(path)
     assert "damaged or cut off" in the_line(result)
-    assert 3 <= result.tally.with_truth <= 15
-    assert result.tally.compute_metrics()["recall"][0] == 100
+    assert 3 <= result.totals.with_truth <= 15
+    assert result.totals.compute_metrics()["recall"][0] == 100
     assert tables(path) == {"frames.csv", "people.csv", "highlights.zip"}
 
 
@@ -73,20 +73,20 @@ def test_clocks(tmp_path: Path, stamp: Callable[[int], int]) -> None:
     result = evaluate(path)
     if stamp(0) == 0:
         assert "no image has a stamp" in the_line(result)
-        assert result.tally.frames == 10
+        assert result.totals.frames == 10
         return
     assert result.problems == ()
-    assert result.tally.with_truth == 10
-    assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=1e-2)
+    assert result.totals.with_truth == 10
+    assert result.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=1e-2)
 
 
 def test_no_truth(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "plain.mcap", 5, truth=lambda index: None)
     result = evaluate(path)
     assert "no HumanArrays on /ground_truth/humans" in the_line(result)
-    assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (5, 15, 0)
-    assert result.tally.compute_metrics() == {}
-    assert result.tally.compute_latencies()["estimate"]["count"] == 5
+    assert (result.totals.frames, result.totals.detections, result.totals.with_truth) == (5, 15, 0)
+    assert result.totals.compute_metrics() == {}
+    assert result.totals.compute_latencies()["estimate"]["count"] == 5
 
 
 def test_truth_of_another_type_or_of_other_times(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_truth_in_another_bag(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "images.mcap", 6, truth=lambda index: None)
     result = evaluate(path, truth=str(truth))
     assert result.problems == ()
-    assert result.tally.with_truth == 6
+    assert result.totals.with_truth == 6
     assert "nothing.mcap does not exist" in the_line(evaluate(path, truth=str(tmp_path / "nothing.mcap")))
 
 
@@ -110,8 +110,8 @@ def test_truth_for_some_frames_only(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "some.mcap", 9, truth=lambda index: scene(index) if index % 3 == 0 else None)
     result = evaluate(path)
     assert result.problems == ()
-    assert (result.tally.frames, result.tally.with_truth) == (9, 3)
-    assert result.tally.compute_metrics()["precision"] == (100.0, 9), "frames without truth count nowhere"
+    assert (result.totals.frames, result.totals.with_truth) == (9, 3)
+    assert result.totals.compute_metrics()["precision"] == (100.0, 9), "frames without truth count nowhere"
 
 
 @pytest.mark.parametrize("count", [0, 17])
@@ -148,7 +148,7 @@ def test_another_mesh_or_none_leaves_out_what_needs_vertices(tmp_path: Path) -> 
     path = write_scene(
         tmp_path / "joints.mcap", 4, truth=lambda index: dataclasses.replace(scene(index), vertices=np.zeros((3, 0, 3)))
     )
-    found = evaluate(path).tally.compute_metrics()
+    found = evaluate(path).totals.compute_metrics()
     assert "PVE" not in found
     assert found["MPJPE"][0] == pytest.approx(0, abs=1e-2)
     assert found["IDF1"][0] == 100
@@ -200,8 +200,8 @@ def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> No
     path = write_scene(tmp_path / f"map.{storage}", 10, truth=in_map, frame_id="map", extra=moving_camera())
     result = evaluate(path)
     assert result.problems == ()
-    assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
-    assert result.tally.compute_metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
+    assert result.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+    assert result.totals.compute_metrics()["MPJPE"][0] == pytest.approx(0, abs=0.05)
 
 
 def test_a_bag_of_predictions_contains_the_transforms_of_its_truth(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_bag_of_predictions_contains_the_transforms_of_its_truth(tmp_path: Pat
     assert run_job(BagJob(path=path, out=tmp_path, video=False), TruthfulEstimator()).problems == ()
     again = evaluate(tmp_path / "predictions.mcap", recorded=True)
     assert again.problems == ()
-    assert again.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+    assert again.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
 
 
 def test_recorded_people_in_a_target_frame(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_recorded_people_in_a_target_frame(tmp_path: Path) -> None:
     )  # fmt: skip
     result = evaluate(path, recorded=True)
     assert "are in base_link (target_frame)" in the_line(result)
-    assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (4, 12, 0)
+    assert (result.totals.frames, result.totals.detections, result.totals.with_truth) == (4, 12, 0)
 
 
 def test_recorded_people_without_a_transform_of_the_truth(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_truth_in_the_map_without_transforms(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "map.mcap", 10, truth=in_map, frame_id="map")
     result = evaluate(path)
     assert "no transform between 'map' and 'camera'" in the_line(result)
-    assert (result.tally.frames, result.tally.detections, result.tally.with_truth) == (10, 30, 0)
+    assert (result.totals.frames, result.totals.detections, result.totals.with_truth) == (10, 30, 0)
 
 
 def test_transforms_that_end_early(tmp_path: Path) -> None:
@@ -266,8 +266,8 @@ def test_transforms_that_end_early(tmp_path: Path) -> None:
     result = evaluate(path)
     assert "the transform of base in map is known from" in the_line(result)
     assert "and 2 similar problems" in the_line(result)
-    assert result.tally.with_truth == 7
-    assert result.tally.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
+    assert result.totals.with_truth == 7
+    assert result.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
 
 
 def test_transforms_go_both_ways_and_round_corners(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_truth_that_is_not_finite_costs_only_its_errors(tmp_path: Path, value: f
 
     result = evaluate(write_scene(tmp_path / "walk.mcap", 4, truth=truth))
     assert result.problems == ()
-    values = result.tally.compute_metrics()
+    values = result.totals.compute_metrics()
     assert values["recall"] == values["precision"] == (100, 12)
     counts = {"MRPE": 11, "PA-MPJPE": 11, "MPJPE": 10, "PVE": 10, "TA-PVE": 11, "PCDR@0.2m": 10, "ordinal pairs": 10}
     assert {key: values[key][1] for key in counts} == counts

@@ -29,7 +29,7 @@ from multihmr2_ros.bags.humans import estimate_image_size, find_recorded_image_s
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results
 from multihmr2_ros.evaluation.bag_sequences import move_people
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.network.config import NetworkConfig
 from test.helpers.bag_factory import HEIGHT, START_NS, WIDTH, camera_info, camera_messages, write_bag
@@ -96,10 +96,10 @@ def test_a_network_with_too_few_shape_outputs(count: int) -> None:
 
 
 def test_rows_of_metrics_are_there_where_nobody_was_matched() -> None:
-    missed = Tally(frames=3, with_truth=3, detection=DetectionCounts(true_positives=0, false_negatives=5))
+    missed = Totals(frames=3, with_truth=3, detection=DetectionCounts(true_positives=0, false_negatives=5))
     rows = results._describe_metrics(missed)["metrics"]
     for key in ("PVE", "MPJPE", "MRPE", "N-MPJPE", "FOV error"):
         assert rows[key]["count"] == 0
         assert results._to_plain(rows[key]["value"]) is None
     assert (rows["recall"]["value"], rows["recall"]["count"]) == (0, 5)
-    assert "PVE" not in results._describe_metrics(Tally(frames=3))["metrics"], "without truth it does not apply"
+    assert "PVE" not in results._describe_metrics(Totals(frames=3))["metrics"], "without truth it does not apply"

@@ -81,7 +81,7 @@ def test_the_data_set_is_evaluated(tmp_path: Path, small_checkpoint: Path) -> No
     (result,) = evaluate_dataset(
         DatasetJob("relative-human", folder, tmp_path), Estimator(lambda index: people_with(bodies(1, 17, 0)))
     )
-    assert result.tally.frames == 2
+    assert result.totals.frames == 2
     assert result.scores["people"] == 1
     out = tmp_path / "out"
     options = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--score-threshold", "0", "--max-people", "2"]

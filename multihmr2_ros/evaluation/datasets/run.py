@@ -60,7 +60,7 @@ from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, evalua
 from multihmr2_ros.evaluation.scoring import ScoringConfig, compute_body_boxes, project_joints
 from multihmr2_ros.evaluation.sequence_scoring import BoxStore
 from multihmr2_ros.evaluation.tables import FrameListener
-from multihmr2_ros.evaluation.tally import Tally
+from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.metrics.boxes import box_iou
@@ -78,7 +78,7 @@ SPLITTABLE = (*SPLITS, HI4D)  # Hi4D has no default split, because each sequence
 
 ProgressCallback = Callable[[Iterable[Any], str, int | None], Iterable[Any]]  # items, name, number of items if known
 StartCallback = Callable[[], None]
-Outcome = tuple[Tally, tuple[str, ...]]  # of a sequence, and its problems, one line each
+Outcome = tuple[Totals, tuple[str, ...]]  # of a sequence, and its problems, one line each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +183,9 @@ def _evaluate_coco(
     detections = sum(len(image.score) for image in images)
     people_count = sum(int((~image.crowd).sum()) for image in images)
     scores = {name: 100 * value if value >= 0 else np.nan for name, value in compute_coco_scores(images).items()}
-    tally = Tally(frames=len(images), detections=detections)
+    totals = Totals(frames=len(images), detections=detections)
     return SequenceResult(
-        split, str(job.folder), job.intrinsics.source, "", tally, tuple(problems), time.perf_counter() - begin_s,
+        split, str(job.folder), job.intrinsics.source, "", totals, tuple(problems), time.perf_counter() - begin_s,
         {**scores, "people": people_count},
     )  # fmt: skip
 
@@ -206,10 +206,10 @@ def _evaluate_relative_human(
         detections += len(people)
         boxes_found = compute_body_boxes(people, project_joints(people))
         images.append(relative_human.compute_relations(image, boxes_found, people.pelvis[:, 2].astype(np.float64)))
-    tally = Tally(frames=len(images), detections=detections)
+    totals = Totals(frames=len(images), detections=detections)
     scores = relative_human.compute_relation_scores(images)
     wall_s = time.perf_counter() - begin_s
-    return SequenceResult(split, str(job.folder), job.intrinsics.source, "", tally, tuple(problems), wall_s, scores)
+    return SequenceResult(split, str(job.folder), job.intrinsics.source, "", totals, tuple(problems), wall_s, scores)
 
 
 def _evaluate_tracked(
@@ -232,8 +232,8 @@ def _evaluate_tracked(
             # True boxes of MOTChallenge continue beyond the image's borders.
             predicted.append(frame.select_counted(_make_boxes(people, cut=job.name != MOT)))
     detection, identity = _count_tracked(truth.to_frames(), predicted.to_frames(), job.scoring.identities)
-    tally = Tally(len(sequence.frames), scored, detections, detection=detection, identity=identity)
-    return tally, tuple(problems)
+    totals = Totals(len(sequence.frames), scored, detections, detection=detection, identity=identity)
+    return totals, tuple(problems)
 
 
 def _count_tracked(
@@ -321,13 +321,13 @@ def _evaluate_each(
             if sequence is None:
                 continue
             start()
-            tally, problems = evaluate(sequence)
+            totals, problems = evaluate(sequence)
         except UserError as error:
-            tally, problems = Tally(), (str(error),)
+            totals, problems = Totals(), (str(error),)
         except OSError as error:
-            tally, problems = Tally(), (f"{name}: {error.strerror or error}; check the folder of --out",)
+            totals, problems = Totals(), (f"{name}: {error.strerror or error}; check the folder of --out",)
         wall_s = time.perf_counter() - begin_s
-        results.append(SequenceResult(name, str(job.folder), intrinsics, "", tally, problems, wall_s))
+        results.append(SequenceResult(name, str(job.folder), intrinsics, "", totals, problems, wall_s))
     if not results:
         raise UserError(
             f"expected sequences of {job.split} in {job.folder}, found none; download them, or choose another --split"

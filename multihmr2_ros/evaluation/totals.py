@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Sums and counts that the metrics are computed from. Tallies of sequences are added, then divided."""
+"""Sums and counts that the metrics are computed from. Totals of sequences are added, then divided."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Sum:
 
 CUES = {PlacementCue.PRIOR: "prediction only", PlacementCue.GROUND: "ground", PlacementCue.DEPTH: "depth"}
 DISTANCE_FIELDS = tuple(each.name for each in dataclasses.fields(DistanceErrors))
-VELOCITY_SAMPLES = "velocity error"  # m/s, in Tally.samples
+VELOCITY_SAMPLES = "velocity error"  # m/s, in Totals.samples
 CALIBRATED = ("velocity", "pelvis")  # each has a NEES and a coverage
 
 
 def collect_distance_samples(cue: PlacementCue, errors: DistanceErrors) -> dict[str, NDArray[np.float64]]:
-    """Return the fields of DistanceErrors by their keys in Tally.samples, for people placed by a cue."""
+    """Return the fields of DistanceErrors by their keys in Totals.samples, for people placed by a cue."""
     return {_make_sample_key(cue, field): getattr(errors, field) for field in DISTANCE_FIELDS}
 
 
@@ -70,7 +70,7 @@ def _make_sample_key(cue: PlacementCue, field: str) -> str:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Totals:
     """The counts and sums of a set of frames.
 
     frames         with or without truth
@@ -98,7 +98,7 @@ class Tally:
     times_ms: dict[str, array[float]] = field(default_factory=dict)
     samples: dict[str, array[float]] = field(default_factory=dict)
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: Totals) -> Totals:
         changes: dict[str, Any] = {}
         for each in dataclasses.fields(self):
             mine, theirs = getattr(self, each.name), getattr(other, each.name)
@@ -111,7 +111,7 @@ class Tally:
                 changes[each.name] = theirs if mine is None else mine
             else:
                 changes[each.name] = mine + theirs
-        return Tally(**changes)
+        return Totals(**changes)
 
     def compute_metrics(self) -> dict[str, tuple[float, int]]:
         """Return value, in its unit, and count of each of METRICS that applies, without errors that have no people."""
