@@ -32,8 +32,9 @@ from multihmr2_ros.bags.stamps import NS
 from multihmr2_ros.bags.transforms import TF, TF_MESSAGE, TF_STATIC
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.bag_sequences import BagSequence, RecordedPeopleSequence
+from multihmr2_ros.evaluation.bag_sequences import BagSequence
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
+from multihmr2_ros.evaluation.recorded_people import RecordedPeopleSequence
 from multihmr2_ros.evaluation.run import PeopleEstimator, SequenceResult, describe_failure, evaluate_sequence
 from multihmr2_ros.evaluation.scoring import ScoringConfig
 from multihmr2_ros.evaluation.tables import FrameListener

@@ -30,8 +30,8 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader
 from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation.bag_sequences import GroundTruthReader, move_people
 from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.ground_truth import GroundTruthReader, move_people
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.people import People
 from multihmr2_ros.transform_tree import Pose

@@ -28,7 +28,8 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.bags.humans import estimate_image_size, find_recorded_image_size
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results
-from multihmr2_ros.evaluation.bag_sequences import move_people
+from multihmr2_ros.evaluation.ground_truth import move_people
+from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.metrics.detection import DetectionCounts
 from multihmr2_ros.network.config import NetworkConfig
@@ -95,11 +96,14 @@ def test_a_network_with_too_few_shape_outputs(count: int) -> None:
         NetworkConfig(shape_outputs=count)
 
 
-def test_rows_of_metrics_are_there_where_nobody_was_matched() -> None:
+def test_rows_of_metrics_are_there_where_nobody_was_matched(tmp_path: Path) -> None:
     missed = Totals(frames=3, with_truth=3, detection=DetectionCounts(true_positives=0, false_negatives=5))
-    rows = results._describe_metrics(missed)["metrics"]
+    without_truth = Totals(frames=3)
+    sequences = [SequenceResult(name, "", name, "", totals) for name, totals in (("a", missed), ("b", without_truth))]
+    results.write_results(tmp_path, sequences, {}, {}, [])
+    document = results.read_results(tmp_path)
+    rows = document["results"]["a"]["metrics"]
     for key in ("PVE", "MPJPE", "MRPE", "N-MPJPE", "FOV error"):
-        assert rows[key]["count"] == 0
-        assert results._to_plain(rows[key]["value"]) is None
+        assert (rows[key]["value"], rows[key]["count"]) == (None, 0)
     assert (rows["recall"]["value"], rows["recall"]["count"]) == (0, 5)
-    assert "PVE" not in results._describe_metrics(Totals(frames=3))["metrics"], "without truth it does not apply"
+    assert "PVE" not in document["results"]["b"]["metrics"], "without truth it does not apply"

@@ -428,24 +428,26 @@ def test_trails_end_with_their_tracks_and_need_increasing_stamps() -> None:
 
 
 def test_people_without_a_track_have_no_trail() -> None:
-    rr, rows = SimpleNamespace(LineStrips3D=None), RowList()
+    kinds = ("LineStrips2D", "LineStrips3D", "Points3D", "Arrows3D", "Ellipsoids3D")
+    rr, rows = SimpleNamespace(**dict.fromkeys(kinds)), RowList()
     writer = PeopleRows(rr, rows, BodyTopology(np.zeros((0, 3), int), None, np.zeros((0, 2), int)), PREDICTED)
     people = dataclasses.replace(standing(3), track_id=np.array([-1, 4, -1]))
-    colors = np.arange(3, dtype=np.uint32)
     for index in range(3):
-        writer._add_trails(people, 0.1 * index, np.eye(4), colors)
-    assert [[len(line) for line in row["strips"]] for row in rows.rows] == [[1], [2], [3]]
-    assert rows.rows[-1]["colors"].tolist() == [1]
+        writer.add(people, 0.1 * index, np.eye(4))
+    trails = [row for entity, row in rows.rows if entity == PREDICTED.trails]
+    assert [[len(line) for line in row["strips"]] for row in trails] == [[1], [2], [3]]
+    red, green, blue = get_track_color(4)
+    assert trails[-1]["colors"].tolist() == [red << 24 | green << 16 | blue << 8 | 255]
 
 
 class RowList:
     """Keeps rows instead of sending them, so that no rerun is needed."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[tuple[str, dict[str, Any]]] = []
 
     def add(self, entity: str, archetype: Any, **fields: Any) -> None:
-        self.rows.append(fields)
+        self.rows.append((entity, fields))
 
 
 def test_ellipsoids_have_the_covariances_axes() -> None:
