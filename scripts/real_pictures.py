@@ -56,7 +56,8 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.evaluation.datasets import MOT
 from multihmr2_ros.evaluation.datasets.files import list_files
-from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.datasets.job import DatasetJob
+from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.media.overlay import draw_people

@@ -316,7 +316,8 @@ def _evaluate_dataset(args: argparse.Namespace) -> int:
     """Evaluate a dataset in one process, with the full mesh, because its keypoints are regressed from it."""
     import dataclasses
 
-    from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolve_job
+    from multihmr2_ros.evaluation.datasets.job import DatasetJob, resolve_job
+    from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
     from multihmr2_ros.evaluation.published import format_published_table
 
     if args.rrd:

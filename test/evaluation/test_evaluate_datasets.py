@@ -19,22 +19,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.camera import project
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets import DATASETS
-from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
-from multihmr2_ros.evaluation.published import ROWS, format_published_table
+from multihmr2_ros.evaluation.datasets.job import DatasetJob
+from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.evaluation.results import merge_results
 from multihmr2_ros.frame import Frame, IntrinsicsChoice
 from multihmr2_ros.people import People
@@ -48,40 +44,17 @@ from test.helpers.dataset_factory import (
     bodies,
     people_with,
     save_image,
-    save_json,
     save_regressor,
+)
+from test.helpers.dataset_files import (
+    write_coco,
+    write_mot17,
+    write_panoptic,
+    write_posetrack,
+    write_threedpw,
 )
 
 REAL = paths.SHARED / "data" / "real"
-PAPER = paths.SHARED / "paper" / "multi-hmr-2.txt"
-
-
-def box_of(points: np.ndarray) -> list[float]:
-    low, high = points.min(axis=0), points.max(axis=0)
-    return [*low.tolist(), *(high - low).tolist()]
-
-
-# --- MSCOCO
-
-
-def write_coco(folder: Path, places: list[np.ndarray]) -> None:
-    """Write a data set; every image has these people, fully annotated, a crowd, and a person without keypoints."""
-    images, annotations = [], []
-    for index, place in enumerate(places):
-        name = f"{index:012d}.jpg"
-        save_image(folder / "val2017" / name)
-        images.append({"id": index, "file_name": name, "width": WIDTH, "height": HEIGHT})
-        for person, points in enumerate(project(place, K)):
-            box = box_of(points)
-            keypoints = np.hstack([points, np.full((17, 1), 2)]).ravel().tolist()
-            annotations.append({
-                "id": 10 * index + person, "image_id": index, "category_id": 1, "iscrowd": 0, "num_keypoints": 17,
-                "keypoints": keypoints, "bbox": box, "area": 0.6 * box[2] * box[3], "segmentation": [],
-            })  # fmt: skip
-    save_json(
-        folder / "annotations" / "person_keypoints_val2017.json",
-        {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]},
-    )
 
 
 def test_coco(tmp_path: Path) -> None:
@@ -159,109 +132,7 @@ def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
     assert "its labels are for" in problem
 
 
-# --- tracked boxes
-
-
-def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
-    """Return people whose projected vertices have these boxes (x, y, width, height)."""
-    depth, people = 3.0, []
-    for x, y, width, height in boxes:
-        corners = np.array([[x, y], [x + width, y + height]])
-        people.append(np.hstack([(corners - K[:2, 2]) / K[0, 0] * depth, np.full((2, 1), depth)]))
-    vertices = np.array(people).reshape(-1, 2, 3)
-    return people_with(vertices, track_id=np.array(ids, np.int64))
-
-
-def write_mot17(folder: Path, boxes: list[list[float]]) -> Path:
-    """Write a sequence; the third person is static."""
-    sequence = folder / "train" / "MOT17-99-FRCNN"
-    rows = []
-    for frame in range(1, 11):
-        save_image(sequence / "img1" / f"{frame:06d}.jpg")
-        for number, box in enumerate(boxes, start=1):
-            kind, considered = (7, 0) if number == 3 else (1, 1)
-            rows.append([frame, number, *np.add(box, [1, 1, 0, 0]), considered, kind, 1.0])
-    (sequence / "gt").mkdir()
-    (sequence / "gt" / "gt.txt").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
-    (sequence / "seqinfo.ini").write_text("[Sequence]\nname=MOT17-99-FRCNN\nimDir=img1\nframeRate=10\nimExt=.jpg\n")
-    return sequence
-
-
-def test_mot17(tmp_path: Path) -> None:
-    """Two pedestrians and a static person, who counts neither as a miss nor, if detected, as a false positive."""
-    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]]
-    sequence = write_mot17(tmp_path, boxes)
-
-    def found(index: int) -> People:
-        ids = [7, 8, 9] if index < 5 else [8, 7, 9]
-        return flat_people(boxes, ids) if index else flat_people(boxes[1:], ids[1:])
-
-    (result,) = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
-    identity = result.totals.identity
-    assert identity is not None
-    assert (identity.truth, identity.predicted, identity.misses, identity.false_positives) == (20, 19, 1, 0)
-    assert identity.switches == 2
-    assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(100 * (1 - 3 / 20))
-    assert result.totals.compute_metrics()["IDF1"][0] == pytest.approx(100 * 2 * 10 / 39)
-
-    damaged = shutil.copytree(sequence, tmp_path / "train" / "MOT17-98-FRCNN")
-    for file, text in (
-        ("seqinfo.ini", "frameRate=10\n"),
-        ("seqinfo.ini", "[Sequence]\nframeRate=0\n"),
-        ("gt/gt.txt", "a"),
-    ):
-        before = (damaged / file).read_text()
-        (damaged / file).write_text(text)
-        first, second = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
-        assert "MOT17-98-FRCNN/gt/gt.txt" in first.problems[0]
-        why = (
-            "expected the 9 columns of MOT17"
-            if file == "gt/gt.txt"
-            else "does not have the documented format of its dataset"
-        )
-        assert why in first.problems[0]
-        assert (second.name, second.problems, second.totals.frames) == ("MOT17-99-FRCNN", (), 10)
-        (damaged / file).write_text(before)
-
-
-def test_a_folder_of_links_to_sequences(tmp_path: Path) -> None:
-    """Also with a link back to the folder itself."""
-    boxes: list[list[float]] = [[100.0, 100, 50, 120]]
-    sequence, links = write_mot17(tmp_path / "whole", boxes), tmp_path / "links"
-    links.mkdir()
-    (links / "MOT17-02-FRCNN").symlink_to(sequence)
-    (links / "back").symlink_to(links)
-    found = Estimator(lambda index: flat_people(boxes, [1]))
-    (result,) = evaluate_dataset(DatasetJob("mot17", links, tmp_path), found)
-    assert (result.name, result.problems, result.totals.with_truth) == ("MOT17-02-FRCNN", (), 10)
-
-
-def test_mot17_people_at_the_border_of_the_image(tmp_path: Path) -> None:
-    """Their true boxes continue beyond the image: here, a third of each is inside."""
-    boxes: list[list[float]] = [[-80.0, 100, 120, 240], [WIDTH - 40.0, 100, 120, 240]]
-    write_mot17(tmp_path, boxes)
-    (result,) = evaluate_dataset(
-        DatasetJob("mot17", tmp_path, tmp_path), Estimator(lambda index: flat_people(boxes, [1, 2]))
-    )
-    assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(100)
-
-
-def test_mot17_without_tracking(tmp_path: Path) -> None:
-    """People without an identity are not the same in two frames; with --no-track, identities are not scored."""
-    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
-    write_mot17(tmp_path, boxes)
-    job = DatasetJob("mot17", tmp_path, tmp_path)
-    untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
-    (result,) = evaluate_dataset(job, untracked)
-    identity = result.totals.identity
-    assert identity is not None
-    assert (identity.switches, identity.id_true_positives) == (17, 2)
-    untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
-    job = dataclasses.replace(job, scoring=dataclasses.replace(job.scoring, identities=False))
-    (result,) = evaluate_dataset(job, untracked)
-    values = result.totals.compute_metrics()
-    assert (values["recall"][0], values["precision"][0]) == (pytest.approx(95), 100)
-    assert not {"IDF1", "MOTA", "HOTA", "id switches"} & values.keys()
+# --- splits and intrinsics
 
 
 @pytest.mark.parametrize("name", ["mot17", "calibrated-videos"])
@@ -270,45 +141,6 @@ def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str)
         evaluate_dataset(
             DatasetJob(name, tmp_path, tmp_path, "train"), Estimator(lambda index: people_with(np.zeros((0, 1, 3))))
         )
-
-
-REGION = ([480, 640, 640, 480], [0, 0, 480, 480])  # x and y, px
-
-
-def write_posetrack(folder: Path, boxes: list[list[float]], regions: Any = ([REGION[0]], [REGION[1]])) -> None:
-    """Write four frames, the last one without ground truth, with ignored regions."""
-    images, annotations = [], []
-    for frame in range(4):
-        name = f"images/val/000001_test/{frame:06d}.jpg"
-        save_image(folder / name)
-        images.append({
-            "id": 10_000_000 + frame, "frame_id": 10_000_000 + frame, "vid_id": "000001", "nframes": 4,
-            "file_name": name, "is_labeled": frame != 3, "has_labeled_person": frame != 3,
-            "ignore_regions_x": regions[0], "ignore_regions_y": regions[1],
-        })  # fmt: skip
-        for track, box in enumerate(boxes if frame != 3 else []):
-            annotations.append({
-                "id": 10 * frame + track, "image_id": 10_000_000 + frame, "bbox": box, "bbox_head": box,
-                "track_id": track, "person_id": 100 + track, "category_id": 1, "keypoints": [0] * 51,
-            })  # fmt: skip
-    content = {"images": images, "annotations": annotations, "categories": []}
-    save_json(folder / "posetrack_data" / "val" / "000001_test.json", content)
-
-
-@pytest.mark.parametrize("regions", [([REGION[0]], [REGION[1]]), REGION])  # one polygon is also stored without a list
-def test_posetrack21(tmp_path: Path, regions: Any) -> None:
-    """An ignored region, and a frame without ground truth, which is processed but not scored."""
-    boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
-    write_posetrack(tmp_path, boxes, regions)
-    everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and NaN
-
-    (result,) = evaluate_dataset(
-        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people(everyone, [1, 2, 3, 4]))
-    )
-    assert (result.totals.frames, result.totals.with_truth) == (4, 3)
-    assert result.totals.identity is not None
-    assert (result.totals.identity.misses, result.totals.identity.false_positives) == (0, 3)
-    assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(50)
 
 
 @pytest.mark.parametrize("name", ["mscoco", "mot17", "posetrack21"])
@@ -341,29 +173,6 @@ def test_intrinsics_of_images_without_calibration(
 
 
 # --- 3D joints
-
-
-def write_threedpw(folder: Path, camera: np.ndarray) -> None:
-    """Write two actors seen by a moving camera; the second is not aligned in the last frame. camera (2, F, 24, 3) m."""
-    frames = camera.shape[1]
-    poses = np.tile(np.eye(4), (frames, 1, 1))
-    poses[:, :3, :3] = Rotation.from_euler(
-        "xyz", [[5.0 * i, 20, 3 * i] for i in range(frames)], degrees=True
-    ).as_matrix()
-    poses[:, :3, 3] = [[0.1 * i, 0.2, 1.0] for i in range(frames)]
-    world = np.einsum("fji,pfkj->pfki", poses[:, :3, :3], camera - poses[:, None, :3, 3])
-    valid = np.ones((2, frames), bool)
-    valid[1, -1] = False
-    data = {
-        "sequence": "downtown_test_00", "cam_intrinsics": K, "cam_poses": poses, "campose_valid": list(valid),
-        "jointPositions": [each.reshape(frames, 72) for each in world], "genders": ["m", "f"],
-        "betas": [np.zeros(10)] * 2, "poses": [np.zeros((frames, 72))] * 2,
-    }  # fmt: skip
-    path = folder / "sequenceFiles" / "test" / "downtown_test_00.pkl"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(pickle.dumps(data, protocol=2))
-    for frame in range(frames):
-        save_image(folder / "imageFiles" / "downtown_test_00" / f"image_{frame:05d}.jpg")
 
 
 def test_3dpw(tmp_path: Path) -> None:
@@ -440,28 +249,6 @@ def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> Non
     assert "check the folder of --out" in result.problems[0]
 
 
-def write_panoptic(folder: Path, coco: np.ndarray) -> None:
-    """Write three frames of people with COCO's keypoints (t, 17, 3) m in the camera frame."""
-    pairs = [(5, 6), (0,), (11, 12), (5,), (7,), (9,), (11,), (13,), (15,), (6,), (8,), (10,), (12,), (14,), (16,)]
-    nineteen = np.stack([coco[:, list(rows)].mean(axis=1) for rows in [*pairs, (1,), (3,), (2,), (4,)]], axis=1)
-    turn, shift = Rotation.from_euler("xyz", [10, 50, 5], degrees=True).as_matrix(), np.array([3.0, 1.0, 2.5])
-    world_cm = 100 * (nineteen - shift) @ turn
-    sequence = folder / "160422_haggling1"
-    camera = {
-        "name": "00_16", "type": "hd", "resolution": [WIDTH, HEIGHT], "K": K.tolist(), "distCoef": [0.0] * 5,
-        "R": turn.tolist(), "t": (100 * shift)[:, None].tolist(),
-    }  # fmt: skip
-    save_json(sequence / "calibration_160422_haggling1.json", {"cameras": [camera]})
-    for frame in range(3):
-        people = [
-            {"id": person, "joints19": np.hstack([joints, np.full((19, 1), 0.8)]).ravel().tolist()}
-            for person, joints in enumerate(world_cm)
-        ]
-        name = f"{frame:08d}"
-        save_json(sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{name}.json", {"version": 0.7, "bodies": people})
-        save_image(sequence / "hdImgs" / "00_16" / f"00_16_{name}.jpg")
-
-
 def test_cmu_panoptic(tmp_path: Path) -> None:
     """Centimeters in the world frame; the neck is the midpoint of the shoulders, the body center the midpoint of the
     hips."""
@@ -499,41 +286,6 @@ def test_annotations_that_are_none(tmp_path: Path, content: str) -> None:
         evaluate_dataset(
             DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
         )
-
-
-def test_published_rows() -> None:
-    text = format_published_table("posetrack21", {"IDF1": 50.0, "MOTA": 40.0, "PVE": 1.0})
-    lines = text.splitlines()
-    assert lines[2].split() == ["this", "result", "50.0", "40.0"]
-    assert any(line.split()[-2:] == ["75.2", "65.5"] for line in lines)
-    assert format_published_table("mot17", {}) == ""
-    assert all(len(line) <= 120 for name in ROWS for line in format_published_table(name, {}).splitlines())
-
-
-WITH_PAIRS = ("MPJPE", "Pair-PA-MPJPE", "TA-PVE")
-PAPER_TABLES = {  # number of the table → data sets and metrics of the last columns
-    1: (("3dpw", ("PA-MPJPE", "MPJPE", "PVE", "TA-PVE")), ("emdb", ("PA-MPJPE", "MPJPE", "PVE", "Abs-PVE"))),
-    2: (("hi4d", (*WITH_PAIRS, "F1")), ("harmony4d", (*WITH_PAIRS, "recall"))),
-    3: (("cmu-panoptic", ("N-MPJPE", "N-MRPE")),),
-    4: (("3dpw", ("FOV error",)), ("emdb", ("FOV error",))),
-    5: (("mscoco", ("AP", "AP50", "AP75", "AR", "AR50", "AR75")),),
-    6: (("posetrack21", ("IDF1", "MOTA")),),
-}
-
-
-@pytest.mark.skipif(not PAPER.is_file(), reason=f"the paper is not beside this checkout ({PAPER})")
-@pytest.mark.parametrize("number", PAPER_TABLES)
-def test_every_row_of_the_papers_tables_is_published(number: int) -> None:
-    columns = [(name, key) for name, keys in PAPER_TABLES[number] for key in keys]
-    table = PAPER.read_text().split(f"\nTable {number}: ")[1].split("\nTable ")[0].split("\n\n")[0]
-    cell = r"( (?:-|\d+(?:\.\d)?))"
-    rows = re.findall(rf"^.*?{len(columns) * cell}$", table, re.MULTILINE)
-    assert len(rows) >= 3
-    for cells in rows:
-        found = {column: float(cell) for column, cell in zip(columns, cells, strict=True) if cell != " -"}
-        for name, _ in PAPER_TABLES[number]:
-            wanted = {key: value for (other, key), value in found.items() if other == name}
-            assert any(wanted.items() <= row.items() for row in ROWS[name].values()), (name, wanted)
 
 
 def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,8 +33,9 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.harmony4d import list_harmony4d_sequences, remove_scale
 from multihmr2_ros.evaluation.datasets.hi4d import list_hi4d_sequences
+from multihmr2_ros.evaluation.datasets.job import DatasetJob, resolve_job
 from multihmr2_ros.evaluation.datasets.joints import AnnotatedPeople, CalibratedLens, make_point_regressor
-from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset, resolve_job
+from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.frame import IntrinsicsChoice
 from multihmr2_ros.people import People
 from test.helpers.dataset_factory import (

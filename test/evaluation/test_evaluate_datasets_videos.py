@@ -26,7 +26,8 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.datasets.job import DatasetJob
+from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.evaluation.datasets.videos import find_camera_marks, list_calibrated_videos
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.people import People

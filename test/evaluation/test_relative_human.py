@@ -25,12 +25,13 @@ import pytest
 
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.evaluation.datasets.job import DatasetJob
 from multihmr2_ros.evaluation.datasets.relative_human import (
     compute_relation_scores,
     compute_relations,
     list_relative_human_images,
 )
-from multihmr2_ros.evaluation.datasets.run import DatasetJob, evaluate_dataset
+from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.metrics.placement import ordinal_order, select_pairs_with
 from test.helpers.dataset_factory import Estimator, bodies, people_with, save_image
 

@@ -33,18 +33,18 @@ from scipy import sparse
 from multihmr2_ros.evaluation.datasets import boxes, coco, emdb, harmony4d, hi4d, joints, panoptic, threedpw, videos
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media import sources
-from test.evaluation.test_evaluate_datasets import (
+from test.evaluation.test_evaluate_datasets_smpl import POINTS, write_emdb, write_harmony4d, write_hi4d
+from test.evaluation.test_evaluate_datasets_videos import ANIPOSE, POSE2SIM, write_recording
+from test.fuzz.mutations import damaged_bytes, damaged_text, damaged_value
+from test.fuzz.target import Target
+from test.helpers.dataset_factory import bodies, opened
+from test.helpers.dataset_files import (
     write_coco,
     write_mot17,
     write_panoptic,
     write_posetrack,
     write_threedpw,
 )
-from test.evaluation.test_evaluate_datasets_smpl import POINTS, write_emdb, write_harmony4d, write_hi4d
-from test.evaluation.test_evaluate_datasets_videos import ANIPOSE, POSE2SIM, write_recording
-from test.fuzz.mutations import damaged_bytes, damaged_text, damaged_value
-from test.fuzz.target import Target
-from test.helpers.dataset_factory import bodies, opened
 
 
 class DataSets(Target):
