@@ -16,45 +16,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from multihmr2_ros import Estimator, Frame, IntrinsicsSource, TrackState, UserError
-from multihmr2_ros.camera import CameraModel, ResizePad, compute_undistortion_maps, distort_points, project
-from multihmr2_ros.depth import RelativeDepthMap
+from multihmr2_ros import Estimator, IntrinsicsSource, TrackState, UserError
+from multihmr2_ros.camera import ResizePad, project
 from multihmr2_ros.estimator import EstimatorConfig, complete_config, suppress_nearby
-from multihmr2_ros.frame import GroundPlane, IntrinsicsChoice
-from multihmr2_ros.lens import LensDistortion
 from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.inference import InferenceResult, Runtime
-from multihmr2_ros.people import PER_PERSON_FIELDS, People
+from multihmr2_ros.people import PER_PERSON_FIELDS
 from multihmr2_ros.placement import PlacementConfig
 from multihmr2_ros.tracking import TrackerConfig
+from test.helpers.small_estimator import EVERYBODY, make_estimator, make_image
 from test.helpers.small_network import SMALL, small_network
 
-EVERYBODY = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=6, mesh="low")
 SIZES = [(640, 480), (1920, 1080), (480, 640), (333, 517), (1, 1), (2000, 3)]
 
 
 @pytest.fixture(scope="module")
 def estimator() -> Estimator:
-    return Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
-
-
-def make_image(width: int, height: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return make_estimator()
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["predicted K", "given K"])
@@ -204,7 +189,7 @@ def test_tracks_through_a_still_video(estimator: Estimator) -> None:
 
 
 def test_people_with_a_track_are_kept_at_half_the_score_threshold() -> None:
-    estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
+    estimator = make_estimator()
     score = np.sort(estimator.step(make_image(320, 240)).score)
     config = dataclasses.replace(EVERYBODY, score_threshold=0.99 * float(score[0]))
     above, between = config, dataclasses.replace(config, score_threshold=1.01 * float(score[-1]))
@@ -261,7 +246,7 @@ def test_more_people_than_queries_are_a_warning(caplog: pytest.LogCaptureFixture
 
 
 def test_reconfiguration_between_two_pictures() -> None:
-    estimator = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
+    estimator = make_estimator()
     image = make_image(640, 480)
     six = estimator.step(image, stamp=0.0)
     estimator.reconfigure(dataclasses.replace(EVERYBODY, max_people=3, mesh="full"))
@@ -300,137 +285,6 @@ def test_without_tracking_nobody_has_an_identity() -> None:
 )
 def test_suppression(places: list[list[float]], distance: float, kept: list[int]) -> None:
     np.testing.assert_array_equal(suppress_nearby(np.array(places, np.float32).reshape(-1, 3), distance), kept)
-
-
-@pytest.mark.slow  # compiling takes minutes on two cores
-def test_compiled_equals_eager(estimator: Estimator) -> None:
-    compiled = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32", "compiled"))
-    estimator.reset()
-    a, b = compiled.step(make_image(320, 240)), estimator.step(make_image(320, 240))
-    np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-4)
-
-
-@pytest.mark.parametrize("chosen", ["cpu", "meta"])
-def test_load_takes_the_device_of_the_runtime(small_checkpoint: Path, chosen: str) -> None:
-    """The device is given directly or in the runtime. The error names the device that was used."""
-    if chosen == "cpu":
-        assert Estimator.load(small_checkpoint, runtime=Runtime("cpu", "fp32")).runtime.device == "cpu"
-        assert Estimator.load(small_checkpoint, "cpu", runtime=Runtime("cuda:99", "fp32")).runtime.device == "cpu"
-        return
-    for arguments in ({"device": chosen}, {"runtime": Runtime(chosen)}, {"device": chosen, "runtime": Runtime("cpu")}):
-        with pytest.raises(UserError, match="device must be auto, cpu, cuda or cuda:N, got 'meta'"):
-            Estimator.load(small_checkpoint, **arguments)
-
-
-def test_the_given_network_stays_as_it_is() -> None:
-    """Precision, mode and values stay unchanged; a second estimator of the network does not use rounded weights."""
-    network = small_network().train().requires_grad_(True)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    low = Estimator(network, EVERYBODY, Runtime("cpu", "bf16"))
-    exact = Estimator(network, EVERYBODY, Runtime("cpu", "fp32"))
-    assert low.inference.network.precision is torch.bfloat16
-    assert network.training
-    assert all(value.requires_grad for value in network.parameters())
-    for name, value in network.state_dict().items():
-        assert value.dtype is torch.float32
-        assert torch.equal(value, before[name]), name
-    expected = Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")).step(make_image(320, 240))
-    np.testing.assert_array_equal(exact.step(make_image(320, 240)).vertices, expected.vertices)
-
-
-@pytest.mark.filterwarnings("error")
-def test_images_that_may_not_be_written(estimator: Estimator) -> None:
-    """Images of Pillow and of messages are read-only; flipped and cropped ones are tested, too. Results are equal."""
-    plain = make_image(320, 240)
-    views = {
-        "frozen": plain.copy(),
-        "mirrored": plain[:, ::-1].copy()[:, ::-1],
-        "cut": np.pad(plain, 3)[3:-3, 3:-3, 3:-3],
-    }
-    estimator.reset()
-    expected = estimator.step(plain)
-    for name, view in views.items():
-        view.flags.writeable = False
-        estimator.reset()
-        k = np.array(expected.k)
-        k.flags.writeable = False
-        np.testing.assert_array_equal(estimator.step(view).vertices, expected.vertices, err_msg=name)
-        assert len(estimator.step(view, k)) == len(expected)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_two_cameras_of_a_process_capture_their_graphs() -> None:
-    """On the last GPU, which is not the current one; each in a thread, like nodes of one process."""
-    device = f"cuda:{torch.cuda.device_count() - 1}"
-    expected = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "eager")).step(make_image(320, 240))
-    found: list[People] = []
-
-    def camera() -> None:
-        estimator = Estimator(small_network(), EVERYBODY, Runtime(device, "fp32", "graph"))
-        for _ in range(5):
-            people = estimator.step(make_image(320, 240))
-        found.append(people)
-
-    threads = [threading.Thread(target=camera) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 2
-    for people in found:
-        np.testing.assert_allclose(people.vertices, expected.vertices, atol=1e-3)
-
-
-def test_a_graph_is_captured_alone_and_in_its_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU is needed: the calls to PyTorch are checked, one capture at a time."""
-    inside, most, asked = 0, 0, []
-
-    class Capture:
-        def __init__(self, graph: Any, **options: Any) -> None:
-            asked.append(options)
-
-        def __enter__(self) -> None:
-            nonlocal inside, most
-            inside, most = inside + 1, max(most, inside + 1)
-            time.sleep(0.05)
-
-        def __exit__(self, *_: Any) -> None:
-            nonlocal inside
-            inside -= 1
-
-    class Stream:
-        def wait_stream(self, other: Any) -> None: ...
-
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
-    monkeypatch.setattr(torch.cuda, "graph", Capture)
-    estimators = [Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2)]
-    for each in estimators:
-        each.inference.runtime = dataclasses.replace(each.runtime, mode="graph")
-    threads = [threading.Thread(target=each.step, args=(make_image(64, 48),)) for each in estimators]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert asked == [{"capture_error_mode": "thread_local"}] * 2
-    assert most == 1
-
-
-@pytest.mark.parametrize("precision", ["bf16"])
-def test_low_precision_keeps_geometry_in_float32(precision: Any) -> None:
-    low = Estimator(small_network(), EVERYBODY, Runtime("cpu", precision))
-    network = low.inference.network
-    assert network.backbone.blocks[0].mlp[0].weight.dtype == torch.bfloat16
-    assert network.backbone.norm.weight.dtype == torch.float32
-    assert network.detection.score[0].weight.dtype == torch.float32
-    people = low.step(make_image(320, 240))
-    assert people.vertices.dtype == np.float32
-    rotations = people.rotations.astype(float)
-    np.testing.assert_allclose(
-        rotations @ rotations.swapaxes(-1, -2), np.broadcast_to(np.eye(3), rotations.shape), atol=1e-5
-    )
 
 
 BAD_IMAGES = [
@@ -478,100 +332,6 @@ def test_bad_configurations(values: dict[str, Any], word: str) -> None:
         Estimator(small_network(), EstimatorConfig(**values))
 
 
-@pytest.mark.parametrize(
-    "runtime",
-    [
-        Runtime("tpu"), Runtime("cpu:x"), Runtime("cuda:99"), Runtime("cpu", "fp16"), Runtime("cpu", "fp32", "graph"),
-        Runtime("cpu", "int8"), Runtime("cpu", "fp32", "fast"),  # type: ignore[arg-type]
-    ],
-)  # fmt: skip
-def test_bad_runtimes(runtime: Runtime) -> None:
-    with pytest.raises(UserError):
-        runtime.resolve()
-
-
-def test_the_readme_example(small_checkpoint: Path) -> None:
-    estimator = Estimator.load(small_checkpoint, device="auto")
-    people: People = estimator.step(make_image(64, 48), k=None, stamp=0.0)
-    assert people.vertices.shape[1:] == (19158, 3)
-    with pytest.raises(UserError, match="does not exist"):
-        Estimator.load("nowhere.pt")
-
-
-LENS = CameraModel(
-    np.array([[250.0, 0, 160], [0, 255.0, 120], [0, 0, 1]]), np.array([-0.2, 0.03, 0.01, -0.01, 0.0]), "plumb_bob",
-    320, 240,
-)  # fmt: skip
-
-
-def assert_same_people(found: People, expected: People) -> None:
-    for field in dataclasses.fields(People):
-        a, b = getattr(found, field.name), getattr(expected, field.name)
-        np.testing.assert_array_equal(a, b, err_msg=field.name)
-
-
-def test_a_frame_and_its_fields_as_arguments_are_the_same() -> None:
-    pose, ground = np.eye(4), GroundPlane(np.array([0.0, -1.0, 0.0]), -1.5)
-    depth = np.full((240, 320), 3.0, np.float32)
-    by_frame, by_arguments = (Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2))
-    for index in range(3):
-        image = make_image(320, 240)
-        frame = Frame(
-            image, index / 10, LENS.k, IntrinsicsSource.P, depth=depth, ground=ground, fixed_from_camera=pose,
-            fixed_frame="odom",
-        )  # fmt: skip
-        expected = by_arguments.step(
-            image, LENS.k, index / 10, intrinsics_source=IntrinsicsSource.P, depth=depth, ground=ground,
-            fixed_from_camera=pose, fixed_frame="odom",
-        )  # fmt: skip
-        found = by_frame.step(frame)
-        assert_same_people(found, expected)
-    assert (found.intrinsics_source, found.velocity_frame) == (IntrinsicsSource.P, "fixed")
-    assert found.placement_cue is not None
-
-
-@pytest.mark.parametrize("given", [False, True], ids=["predicted K", "given K"])
-@pytest.mark.parametrize("kind", ["m", "mm", "relative", "none"])
-def test_a_lens_is_taken_out_of_image_and_depth_and_put_into_joints_2d(given: bool, kind: str) -> None:
-    """The results equal those by hand: image and depth undistorted by OpenCV, then points distorted again."""
-    k = LENS.k if given else None
-    image = make_image(320, 240)
-    rows = np.linspace(2.0, 4.0, 240)[:, None] * np.ones((1, 320))
-    values = (1000 * rows).astype(np.uint16) if kind == "mm" else rows.astype(np.float32)
-    straight = cv2.remap(image, *compute_undistortion_maps(LENS), cv2.INTER_LINEAR)
-    lens = LensDistortion(LENS)
-    straight_values = lens.undistort_depth(values, hole=np.nan if kind == "relative" else 0)
-    depth: Any = values if kind != "none" else None
-    by_hand: Any = straight_values if kind != "none" else None
-    if kind == "relative":
-        depth, by_hand = RelativeDepthMap(values, "depth"), RelativeDepthMap(straight_values, "depth")
-    found, ideal = (Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32")) for _ in range(2))
-    expected = ideal.step(straight, k, depth=by_hand)
-    expected = dataclasses.replace(expected, joints_2d=distort_points(expected.joints_2d, LENS).astype(np.float32))
-    people = found.step(Frame(image, k=k, lens=lens, depth=depth))
-    assert_same_people(people, expected)
-    assert (people.placement_cue is None) == (kind == "none")
-
-
-def test_a_lens_of_another_size_is_refused(estimator: Estimator) -> None:
-    with pytest.raises(UserError, match=r"calibrated for images of 320 x 240 px, got an image of 64 x 48 px"):
-        estimator.step(Frame(make_image(64, 48), lens=LensDistortion(LENS)))
-
-
-def test_intrinsics_that_a_user_chooses() -> None:
-    frame = Frame(make_image(64, 48), k=LENS.k, intrinsics_source=IntrinsicsSource.P, lens=LensDistortion(LENS))
-    assert IntrinsicsChoice().apply(frame) is frame
-    predicted = IntrinsicsChoice("predicted", k=LENS.k).apply(frame)
-    assert (predicted.k, predicted.intrinsics_source) == (None, IntrinsicsSource.PREDICTED)
-    k = np.diag([50.0, 50.0, 1.0])
-    for choice, focal in ((IntrinsicsChoice(k=k), 50.0), (IntrinsicsChoice(vertical_fov_rad=np.pi / 2), 24.0)):
-        chosen = choice.apply(frame)
-        assert chosen.k is not None
-        assert chosen.k[1, 1] == pytest.approx(focal)
-        assert chosen.intrinsics_source is IntrinsicsSource.PARAMETER
-        assert chosen.lens is frame.lens
-
-
 def test_movenets_encoder_has_larger_errors_than_the_defaults_assume() -> None:
     nano, small = complete_config(EstimatorConfig(), NANO), complete_config(EstimatorConfig(), SMALL)
     assert nano.tracker is not None
@@ -581,25 +341,3 @@ def test_movenets_encoder_has_larger_errors_than_the_defaults_assume() -> None:
     assert (small.tracker, small.placement) == (TrackerConfig(), PlacementConfig())
     chosen = EstimatorConfig(tracker=TrackerConfig(), placement=PlacementConfig())
     assert complete_config(chosen, NANO) == chosen
-
-
-@pytest.mark.parametrize("others", [{"k": np.eye(3)}, {"stamp": 1.0}, {"depth": np.ones((240, 320))}])
-def test_a_frame_with_other_arguments_is_refused(estimator: Estimator, others: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="a Frame has its own k, stamp"):
-        estimator.step(Frame(make_image(320, 240)), **others)
-
-
-def test_the_first_image_imports_no_module() -> None:
-    """Otherwise a live node would drop the images that arrive during these imports."""
-    program = """
-import sys
-import numpy as np
-from multihmr2_ros import Estimator
-
-estimator = Estimator.load("nano", "cpu")
-before = set(sys.modules)
-estimator.step(np.zeros((48, 64, 3), np.uint8))
-print("imported:", *sorted(set(sys.modules) - before))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip() == "imported:", done.stdout + done.stderr
