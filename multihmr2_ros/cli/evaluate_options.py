@@ -171,7 +171,7 @@ def resolve_choice(args: argparse.Namespace) -> EstimatorChoice:
 
 
 def make_jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]:
-    from multihmr2_ros.evaluation.bags import BagJob
+    from multihmr2_ros.evaluation.bags import BagJob, BagOutputs
     from multihmr2_ros.frame import IntrinsicsChoice
     from multihmr2_ros.media.sources import make_source_name
 
@@ -198,10 +198,7 @@ def make_jobs(args: argparse.Namespace, choice: EstimatorChoice) -> list[BagJob]
                     recorded=recorded is not None,
                     intrinsics=IntrinsicsChoice() if recorded else options.make_intrinsics_choice(args, kind),
                     scoring=scoring,
-                    video=args.video,
-                    bag=args.bag,
-                    rrd=args.rrd,
-                    highlights=args.report,
+                    outputs=BagOutputs(args.video, args.bag, args.rrd, args.report),
                     estimator=None if recorded else choice,
                 )
             )

@@ -70,6 +70,22 @@ class EstimatorChoice:
 
 
 @dataclass(frozen=True)
+class BagOutputs:
+    """The files written beside the tables. None of them is written for recorded people.
+
+    video       predictions beside the truth
+    bag         predictions and truth
+    rrd         a Rerun recording of predictions and truth
+    highlights  the images for the report
+    """
+
+    video: bool = True
+    bag: bool = True
+    rrd: bool = False
+    highlights: bool = True
+
+
+@dataclass(frozen=True)
 class BagJob:
     """The evaluation of one bag.
 
@@ -85,10 +101,7 @@ class BagJob:
     recorded      whether recorded people are scored instead of new estimates
     intrinsics    which intrinsics the estimator uses
     scoring       settings of the scoring
-    video         whether the video is written
-    bag           whether the bag of predictions is written
-    rrd           whether the Rerun recording of predictions and truth is written
-    highlights    whether the images for the report are written
+    outputs       the files to write beside the tables
     estimator     arguments of the estimator to load if run_job gets none
     """
 
@@ -104,10 +117,7 @@ class BagJob:
     recorded: bool = False
     intrinsics: IntrinsicsChoice = field(default_factory=IntrinsicsChoice)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
-    video: bool = True
-    bag: bool = True
-    rrd: bool = False
-    highlights: bool = True
+    outputs: BagOutputs = field(default_factory=BagOutputs)
     estimator: EstimatorChoice | None = None
 
     @property
@@ -215,20 +225,24 @@ def _load_estimator(choice: EstimatorChoice) -> Estimator:
 def _open_listeners(
     job: BagJob, folder: Path, fps: float | None, estimator: PeopleEstimator | None, stack: contextlib.ExitStack
 ) -> list[FrameListener]:
+    """Open the outputs of a job; the stack closes them."""
+    if job.recorded or estimator is None:
+        return []
+    outputs = job.outputs
     listeners: list[FrameListener] = []
-    if job.video and estimator is not None and not job.recorded:
+    if outputs.video:
         from multihmr2_ros.evaluation.side_by_side import ComparisonVideo
 
         listeners.append(ComparisonVideo(folder / "overlay.mp4", estimator.faces, fps, stack))
-    if job.highlights and estimator is not None and not job.recorded:
+    if outputs.highlights:
         from multihmr2_ros.evaluation.highlights import FILE, HighlightWriter
 
         listeners.append(HighlightWriter(folder / FILE, estimator.faces, stack))
-    if job.rrd and estimator is not None and not job.recorded:
+    if outputs.rrd:
         from multihmr2_ros.evaluation.recording import FILE as RECORDING_FILE
         from multihmr2_ros.evaluation.recording import RecordingWriter
 
         listeners.append(RecordingWriter(folder / RECORDING_FILE, estimator.body, make_source_name(job.path), stack))
-    if job.bag and not job.recorded:
+    if outputs.bag:
         listeners.append(PredictionBag(folder / "predictions.mcap", job.path, stack))
     return listeners

@@ -27,7 +27,7 @@ from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.former_humans import HUMAN_ARRAY, convert_former_human_array
 from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader, estimate_image_size, people_from_human_array
 from multihmr2_ros.bags.reading import BagReader
-from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.bags import BagJob, BagOutputs, run_job
 from test.helpers.evaluation_bags import HEIGHT, WIDTH, TruthfulEstimator, humans, scene, write_scene
 from test.helpers.former_bags import remove_definitions, write_former_bag
 
@@ -71,7 +71,7 @@ def test_a_former_bag_is_evaluated_with_the_same_result(bag: Path, tmp_path: Pat
     former = write_former_bag(bag, tmp_path / "former")
 
     def found(path: Path) -> dict[str, Any]:
-        job = BagJob(path=path, out=tmp_path / f"out_{path.stem}", video=False, bag=True)
+        job = BagJob(path=path, out=tmp_path / f"out_{path.stem}", outputs=BagOutputs(video=False, bag=True))
         result = run_job(job, TruthfulEstimator(lambda index, people: people))
         assert result.problems == ()
         return {key: value for key, (value, _) in result.totals.compute_metrics().items()}

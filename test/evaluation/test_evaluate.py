@@ -31,7 +31,7 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as result_files
 from multihmr2_ros.evaluation.background import BackgroundWriter
-from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.bags import BagJob, BagOutputs, run_job
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.scoring import ScoringConfig, score_frame
 from multihmr2_ros.frame import IntrinsicsChoice
@@ -48,9 +48,7 @@ def unchanged(index: int, people: People) -> People:
 
 
 def evaluate(path: Path, change: Change = unchanged, **options: Any) -> SequenceResult:
-    options.setdefault("video", False)
-    options.setdefault("bag", False)
-    options.setdefault("highlights", False)
+    options.setdefault("outputs", BagOutputs(video=False, bag=False, highlights=False))
     return run_job(BagJob(path=path, out=path.parent / "out", **options), TruthfulEstimator(change))
 
 
@@ -187,7 +185,7 @@ def test_without_tracks_there_are_no_identities(bag: Path) -> None:
 
 def test_every_frame_is_looked_at_in_order(bag: Path) -> None:
     estimator = TruthfulEstimator()
-    run_job(BagJob(path=bag, out=bag.parent / "order", video=False, bag=False), estimator)
+    run_job(BagJob(path=bag, out=bag.parent / "order", outputs=BagOutputs(video=False, bag=False)), estimator)
     assert estimator.seen == list(range(FRAMES))
 
 
@@ -219,7 +217,12 @@ def test_the_files(bag: Path, tmp_path: Path) -> None:
         assert len(list(video.decode(video=0))) == FRAMES
         assert (video.streams.video[0].width, video.streams.video[0].height) == (640, 240)
     again = run_job(
-        BagJob(path=tmp_path / "out" / "predictions.mcap", out=tmp_path / "again", recorded=True, bag=False)
+        BagJob(
+            path=tmp_path / "out" / "predictions.mcap",
+            out=tmp_path / "again",
+            recorded=True,
+            outputs=BagOutputs(bag=False),
+        )
     )
     assert again.problems == ()
     assert again.totals.compute_metrics()["recall"] == result.totals.compute_metrics()["recall"]

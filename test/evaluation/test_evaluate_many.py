@@ -26,7 +26,7 @@ import pytest
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation import results as files
-from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.bags import BagJob, BagOutputs, run_job
 from multihmr2_ros.evaluation.cluster import run_in_cluster
 from multihmr2_ros.evaluation.comparison import Comparison, compare, format_comparison
 from multihmr2_ros.evaluation.metric_definitions import ERRORS, METRICS
@@ -121,7 +121,10 @@ def test_a_bag_without_true_people_counts_in_scores_of_identities(tmp_path: Path
     whole = write_scene(tmp_path / "whole.mcap", 12, truth=lambda index: (scene if index < 6 else nobody)(index))
     parts = [write_scene(tmp_path / "part1.mcap", 6), write_scene(tmp_path / "part2.mcap", 6, truth=nobody)]
     for paths, hota in (([whole], 50), (parts, 100 * 0.5**0.5)):
-        jobs = [BagJob(path=path, out=tmp_path / "out", folder=path.stem, video=False, bag=False) for path in paths]
+        jobs = [
+            BagJob(path=path, out=tmp_path / "out", folder=path.stem, outputs=BagOutputs(video=False, bag=False))
+            for path in paths
+        ]
         done = [run_job(job, TruthfulEstimator()) for job in jobs]
         values = files.merge_results(done)["given"].compute_metrics()
         assert {key: values[key] for key in ("MOTA", "IDF1", "HOTA", "precision")} == {
@@ -140,7 +143,7 @@ def test_people_without_an_identity_are_not_the_same_in_two_frames(tmp_path: Pat
         return dataclasses.replace(people, track_id=people.track_id if index == 0 else np.full(3, -1))
 
     path = write_scene(tmp_path / "walk.mcap", 6)
-    job = BagJob(path=path, out=tmp_path / "out", video=False, bag=False)
+    job = BagJob(path=path, out=tmp_path / "out", outputs=BagOutputs(video=False, bag=False))
     values = run_job(job, TruthfulEstimator(lose_ids)).totals.compute_metrics()
     assert values["id switches"][0] == 15
     assert values["IDF1"][0] == pytest.approx(100 * 3 / 18)
@@ -206,7 +209,10 @@ def test_blocks_of_one_sequence(tmp_path: Path) -> None:
         def change(index: int, people: People, offset: float = offset) -> People:
             return move_pelvis(people, offset + 0.001 * (index % 3))
 
-        done = run_job(BagJob(path=path, out=tmp_path / name, video=False, bag=False), TruthfulEstimator(change))
+        done = run_job(
+            BagJob(path=path, out=tmp_path / name, outputs=BagOutputs(video=False, bag=False)),
+            TruthfulEstimator(change),
+        )
         files.write_results(tmp_path / name, [done], {}, {}, [])
     comparisons = compare(tmp_path / "a", tmp_path / "b")
     assert (comparisons[0].units, comparisons[0].drawn) == (10, "blocks of 4 frames")
@@ -227,7 +233,7 @@ def test_blocks_contain_the_same_frames(tmp_path: Path, missing: str) -> None:
 
     path = write_scene(tmp_path / "walk.mcap", 40, truth=truth, recorded=lambda index: moved(index, 0.01))
     for name in "ab":
-        job = BagJob(path=path, out=tmp_path / name, recorded=name == "b", video=False, bag=False)
+        job = BagJob(path=path, out=tmp_path / name, recorded=name == "b", outputs=BagOutputs(video=False, bag=False))
         done = run_job(job, TruthfulEstimator(lambda index, people: moved(index, 0)))
         files.write_results(tmp_path / name, [done], {}, {}, [])
     comparisons = compare(tmp_path / "a", tmp_path / "b")
@@ -287,7 +293,9 @@ def evaluate_in_a_worker(task: Task) -> SequenceResult:
         os._exit(1)
     if "raise" in task.path.name:
         raise RuntimeError("two\nlines")
-    job = BagJob(path=task.path, out=task.path.parent / "out", folder=task.path.stem, video=False, bag=False)
+    job = BagJob(
+        path=task.path, out=task.path.parent / "out", folder=task.path.stem, outputs=BagOutputs(video=False, bag=False)
+    )
     return run_job(job, TruthfulEstimator())
 
 

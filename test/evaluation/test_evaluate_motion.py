@@ -30,7 +30,7 @@ import pytest
 
 from multihmr2_ros.evaluation import report_page
 from multihmr2_ros.evaluation import results as result_files
-from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.bags import BagJob, BagOutputs, run_job
 from multihmr2_ros.evaluation.comparison import compare, format_comparison, judge_difference
 from multihmr2_ros.evaluation.evaluation_frames import EvaluationFrame
 from multihmr2_ros.evaluation.metric_definitions import MOTION_ERRORS
@@ -86,7 +86,10 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(bag: Path, out: Path, change: Callable[[int, People], People]) -> SequenceResult:
-    result = run_job(BagJob(path=bag, out=out, video=False, bag=False, highlights=False), TruthfulEstimator(change))
+    result = run_job(
+        BagJob(path=bag, out=out, outputs=BagOutputs(video=False, bag=False, highlights=False)),
+        TruthfulEstimator(change),
+    )
     assert result.problems == ()
     result_files.write_results(out, [result], {}, {}, [])
     return result

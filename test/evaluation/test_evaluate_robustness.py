@@ -30,7 +30,7 @@ from scipy.spatial.transform import Rotation
 from multihmr2_ros.bags.humans import TRUTH_TOPIC, HumansReader
 from multihmr2_ros.bags.transforms import BagTransforms
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.bags import BagJob, BagOutputs, run_job
 from multihmr2_ros.evaluation.ground_truth import GroundTruthReader, move_people
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.people import People
@@ -40,7 +40,7 @@ from test.helpers.evaluation_bags import TruthfulEstimator, scene, stamp_of, wri
 
 
 def evaluate(path: Path, **options: Any) -> SequenceResult:
-    job = BagJob(path=path, out=path.parent / f"{path.stem}_out", video=False, bag=False, **options)
+    job = BagJob(path=path, out=path.parent / f"{path.stem}_out", outputs=BagOutputs(video=False, bag=False), **options)
     return run_job(job, TruthfulEstimator())
 
 
@@ -127,7 +127,7 @@ def test_bones_of_another_rig(tmp_path: Path, count: int, predicted: int) -> Non
         )
 
     path = write_scene(tmp_path / "rig.mcap", 3, truth=truth)
-    job = BagJob(path=path, out=tmp_path / "out", video=False, bag=False, highlights=False)
+    job = BagJob(path=path, out=tmp_path / "out", outputs=BagOutputs(video=False, bag=False, highlights=False))
     result = run_job(job, TruthfulEstimator(lambda index, people: people.select(np.arange(3) < predicted)))
     if count and not predicted:
         assert result.problems == (), "nobody is compared"
@@ -140,7 +140,9 @@ def test_an_unexpected_error_loses_its_own_bag_only(tmp_path: Path) -> None:
         raise RuntimeError("two\nlines")
 
     path = write_scene(tmp_path / "walk.mcap", 2)
-    result = run_job(BagJob(path=path, out=tmp_path / "out", video=False, bag=False), TruthfulEstimator(fail))
+    result = run_job(
+        BagJob(path=path, out=tmp_path / "out", outputs=BagOutputs(video=False, bag=False)), TruthfulEstimator(fail)
+    )
     assert "the evaluation failed with RuntimeError (two lines)" in the_line(result)
 
 
@@ -206,7 +208,7 @@ def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> No
 
 def test_a_bag_of_predictions_contains_the_transforms_of_its_truth(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "map.mcap", 4, truth=in_map, frame_id="map", extra=moving_camera())
-    assert run_job(BagJob(path=path, out=tmp_path, video=False), TruthfulEstimator()).problems == ()
+    assert run_job(BagJob(path=path, out=tmp_path, outputs=BagOutputs(video=False)), TruthfulEstimator()).problems == ()
     again = evaluate(tmp_path / "predictions.mcap", recorded=True)
     assert again.problems == ()
     assert again.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)

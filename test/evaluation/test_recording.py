@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.bags import BagJob, BagOutputs, run_job
 from multihmr2_ros.media.colors import get_track_color
 from multihmr2_ros.media.rerun_people import TRUTH_COLOR
 from test.helpers.evaluation_bags import TruthfulEstimator, at, body, scene, write_scene
@@ -37,7 +37,9 @@ def test_truth_beside_predictions(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     bag = write_scene(tmp_path / "walk.mcap", FRAMES)
     estimator = TruthfulEstimator(lambda index, people: at(people, people.pelvis + OFFSET).select(np.arange(2)))
-    result = run_job(BagJob(bag, tmp_path / "out", video=False, bag=False, highlights=False, rrd=True), estimator)
+    result = run_job(
+        BagJob(bag, tmp_path / "out", outputs=BagOutputs(video=False, bag=False, highlights=False, rrd=True)), estimator
+    )
     assert result.problems == ()
     read = Read(tmp_path / "out" / "recording.rrd")
     used = np.unique(body().faces)

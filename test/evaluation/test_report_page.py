@@ -38,7 +38,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.evaluation import figures, highlights, plots, postures, report_page
 from multihmr2_ros.evaluation import results as result_files
-from multihmr2_ros.evaluation.bags import BagJob, run_job
+from multihmr2_ros.evaluation.bags import BagJob, BagOutputs, run_job
 from multihmr2_ros.evaluation.metric_definitions import DEFINITIONS, METRICS
 from multihmr2_ros.evaluation.run import SequenceResult
 from multihmr2_ros.evaluation.tables import MATCH, PersonRows
@@ -85,7 +85,7 @@ def evaluate(
 ) -> SequenceResult:
     """Evaluate a new bag, written beside out, and write the results, but not the page. options: of the bag."""
     bag = write_scene(out.with_suffix(".mcap"), frames, **options)
-    result = run_job(BagJob(path=bag, out=out, bag=False, video=video), TruthfulEstimator(change))
+    result = run_job(BagJob(path=bag, out=out, outputs=BagOutputs(bag=False, video=video)), TruthfulEstimator(change))
     result_files.write_results(out, [result], CONFIGURATION, TIMING, list(result.problems))
     return result
 
