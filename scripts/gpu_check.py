@@ -85,7 +85,7 @@ def run(folder: Path, out: Path, steps: list[str], dry: bool, budget_s: float) -
         unpack(folder.resolve(), work / "anny")
         for step in steps:
             limit = min(10 * LIMITS_S[step] if dry else LIMITS_S[step], end - time.monotonic())
-            report["steps"][step] = _run_step(step, folder.resolve(), work, out, dry, limit)
+            report["steps"][step] = run_step(step, folder.resolve(), work, out, dry, limit)
             (out / "gpu_check.json").write_text(json.dumps(report, indent=1) + "\n")
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -93,7 +93,7 @@ def run(folder: Path, out: Path, steps: list[str], dry: bool, budget_s: float) -
     return int(any(step["status"] != "done" for step in report["steps"].values()))
 
 
-def _run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s: float) -> dict[str, Any]:
+def run_step(step: str, folder: Path, work: Path, out: Path, dry: bool, limit_s: float) -> dict[str, Any]:
     """Run one step in a process. Return its status, seconds and results; its output is written to out/<step>.log."""
     if limit_s < 5:
         return {"status": "skipped: no time left", "seconds": 0.0, "results": []}

@@ -46,7 +46,7 @@ def pack(folder: Path) -> None:
     """Fill the folder, and print its size at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, data in PACKAGES.items():
-        _copy_package(name, folder / "python" / name, data)
+        copy_package(name, folder / "python" / name, data)
     source = _cached_files()
     for file in source:
         target = folder / "anny" / file.parent.name / f"{file.name}.xz"
@@ -88,7 +88,7 @@ def _cached_files() -> list[Path]:
     return sorted(find_body_cache().glob(f"*/{CACHED}"))
 
 
-def _copy_package(name: str, target: Path, data: tuple[str, ...]) -> None:
+def copy_package(name: str, target: Path, data: tuple[str, ...]) -> None:
     found = importlib.util.find_spec(name)
     assert found is not None
     assert found.origin is not None

@@ -123,15 +123,15 @@ def pack(args: argparse.Namespace) -> None:
     _pack_bank(files / "bank.xz", args.motions)
     reader = PseudoTruthReader(images, bodies)
     names = [name for name in map(reader.get_name, range(len(reader))) if compute_hash_share(name) >= args.hold_out]
-    _pack_images(files, "people", [(name, images / name) for name in names], None, reader.labeled_sizes)
+    pack_images(files, "people", [(name, images / name) for name in names], None, reader.labeled_sizes)
     for folder in args.empty_images:
         paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
-        _pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX, {})
+        pack_images(files, f"empty-{folder.name}", [(path.name, path) for path in paths], BACKGROUND_PX, {})
     shards = {files / f"{path.stem}.xz": path for path in list_shard_paths(args.cache)}
     for old in set(files.glob("seeds-*")) - shards.keys():  # of a cache that was given before
         old.unlink()
-    run_in_processes(_pack_shard, [(path, target) for target, path in shards.items()], args.processes)
-    _distribute(files, args.packed)
+    run_in_processes(pack_shard, [(path, target) for target, path in shards.items()], args.processes)
+    distribute(files, args.packed)
 
 
 def _pack_bank(target: Path, motions: Path | None) -> None:
@@ -146,7 +146,7 @@ def _pack_bank(target: Path, motions: Path | None) -> None:
     packed.write_bytes(listed)
 
 
-def _pack_images(
+def pack_images(
     files: Path, name: str, sources: list[tuple[str, Path]], longest_px: int | None,
     labeled_sizes: dict[str, tuple[int, int]],
 ) -> None:  # fmt: skip
@@ -178,13 +178,13 @@ def _pack_images(
         content.append((member, cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, IMAGE_QUALITY])[1].tobytes()))
         size += len(content[-1][1])
         if size > 4_000_000:
-            _write_tar(files / f"{name}-{number:04d}.tar", content)
+            write_tar(files / f"{name}-{number:04d}.tar", content)
             content, number, size = [], number + 1, 0
-    _write_tar(files / f"{name}-{number:04d}.tar", content)
+    write_tar(files / f"{name}-{number:04d}.tar", content)
     packed.write_bytes(listed)
 
 
-def _write_tar(path: Path, content: list[tuple[str, bytes]]) -> None:
+def write_tar(path: Path, content: list[tuple[str, bytes]]) -> None:
     with tarfile.open(path, "w") as archive:
         for name, data in content:
             info = tarfile.TarInfo(name)
@@ -192,7 +192,7 @@ def _write_tar(path: Path, content: list[tuple[str, bytes]]) -> None:
             archive.addfile(info, io.BytesIO(data))
 
 
-def _pack_shard(source: Path, target: Path) -> None:
+def pack_shard(source: Path, target: Path) -> None:
     """Pack a shard of renders, unless the target has its time of modification."""
     modified = source.stat().st_mtime_ns
     if target.exists() and target.stat().st_mtime_ns == modified:
@@ -239,7 +239,7 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     temporary.rename(path)
 
 
-def _distribute(files: Path, packed: Path) -> None:
+def distribute(files: Path, packed: Path) -> None:
     """Link the files into part0, part1, …: real images and poses first, then renders. Each part has the hash of the
     former, so that renders can be added to a pack."""
     for old in packed.glob("part*"):

@@ -45,7 +45,7 @@ NUMPY_1 = "_ARRAY_API"
 def get_converter(package: str) -> Any:
     """Return the converter: a CvBridge, or the module sensor_msgs_py.point_cloud2 or tf_transformations. None if the
     package is not used."""
-    return _find_converter(package)[0]
+    return find_converter(package)[0]
 
 
 def describe_packages(*, sends_bytes: bool = False) -> str:
@@ -53,7 +53,7 @@ def describe_packages(*, sends_bytes: bool = False) -> str:
 
     sends_bytes: whether clouds are sent as bytes, which takes half the time of sensor_msgs_py.
     """
-    reasons = {package: _find_converter(package)[1] for package in PACKAGES}
+    reasons = {package: find_converter(package)[1] for package in PACKAGES}
     if sends_bytes:
         reasons["sensor_msgs_py"] = reasons["sensor_msgs_py"] or "is slower"
     used = [f"{PACKAGES[package]} by {package}" for package, reason in reasons.items() if not reason]
@@ -62,7 +62,7 @@ def describe_packages(*, sends_bytes: bool = False) -> str:
 
 
 @cache
-def _find_converter(package: str) -> tuple[Any, str]:
+def find_converter(package: str) -> tuple[Any, str]:
     """Return the converter and ""; or None, if it is not used, and the reason."""
     noise = io.StringIO()  # NumPy 2 prints a long message about modules built for NumPy 1
     try:

@@ -61,7 +61,7 @@ def decided_anew() -> Iterator[None]:
 
 
 def forget() -> None:
-    conversion_packages._find_converter.cache_clear()
+    conversion_packages.find_converter.cache_clear()
     images._is_converted_by_cv_bridge.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
@@ -178,7 +178,7 @@ def image_message(encoding: str = "rgb8", channels: int = 3, item: int = 1, padd
 def needs(package: str) -> None:
     if get_converter(package) is None:
         pytest.skip(
-            f"{package} {conversion_packages._find_converter(package)[1]}: no wheel of it; on a ROS machine it is there"
+            f"{package} {conversion_packages.find_converter(package)[1]}: no wheel of it; on a ROS machine it is there"
         )
 
 
@@ -186,10 +186,10 @@ def without(package: str, convert: Callable[[], Any], monkeypatch: pytest.Monkey
     """Return the result of the package's own conversion."""
     with monkeypatch.context() as patch:
         patch.setitem(conversion_packages.TRIALS, package, lambda: None)
-        conversion_packages._find_converter.cache_clear()
+        conversion_packages.find_converter.cache_clear()
         images._is_converted_by_cv_bridge.cache_clear()
         result = convert()
-    conversion_packages._find_converter.cache_clear()
+    conversion_packages.find_converter.cache_clear()
     images._is_converted_by_cv_bridge.cache_clear()
     return result
 

@@ -40,7 +40,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with Anny and roma packed, without the body model's cache, which takes minutes."""
     folder = tmp_path_factory.mktemp("packed")
     for name, data in gpu_check_pack.PACKAGES.items():
-        gpu_check_pack._copy_package(name, folder / name, data)
+        gpu_check_pack.copy_package(name, folder / name, data)
     return folder
 
 
@@ -79,7 +79,7 @@ def test_an_interrupted_check_ends_its_step(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     monkeypatch.setattr(gpu_check.subprocess, "Popen", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        gpu_check._run_step("nano", tmp_path, tmp_path, tmp_path, False, 10)
+        gpu_check.run_step("nano", tmp_path, tmp_path, tmp_path, False, 10)
     assert [step.returncode for step in steps] == [-signal.SIGKILL]
 
 

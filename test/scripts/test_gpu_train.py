@@ -53,8 +53,8 @@ def test_renders_survive_packing(tmp_path: Path) -> None:
     safetensors.numpy.save_file(
         {name: np.ascontiguousarray(value) for name, value in pack_samples(samples).items()}, source
     )
-    gpu_train._pack_shard(source, packed)
-    gpu_train._distribute(packed.parent, tmp_path)
+    gpu_train.pack_shard(source, packed)
+    gpu_train.distribute(packed.parent, tmp_path)
     gpu_train.unpack([tmp_path / "part0"], tmp_path / "data")
     cache = RenderCache(tmp_path / "data" / "cache")
     assert len(cache) == 3
@@ -74,7 +74,7 @@ def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
     written: list[list[str]] = []
-    write = gpu_train._write_tar
+    write = gpu_train.write_tar
 
     def write_or_stop(path: Path, content: list[tuple[str, bytes]]) -> None:
         write(path, content)
@@ -82,10 +82,10 @@ def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
         if len(written) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(gpu_train, "_write_tar", write_or_stop)
+    monkeypatch.setattr(gpu_train, "write_tar", write_or_stop)
 
     def pack(names: str) -> None:
-        gpu_train._pack_images(files, "people", [(name, tmp_path / f"{name}.png") for name in names], None, {})
+        gpu_train.pack_images(files, "people", [(name, tmp_path / f"{name}.png") for name in names], None, {})
 
     with pytest.raises(KeyboardInterrupt):
         pack("ab")
@@ -141,7 +141,7 @@ def test_images_are_packed_as_they_were_labeled(tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])
     sources = [(name, tmp_path / f"{name}.jpg") for name in ("a", "damaged")]
     for sizes, expected, corner in (({}, (height, width), -4), ({"a": (width, height)}, (width, height), 4)):
-        gpu_train._pack_images(files, "people", sources, None, sizes)
+        gpu_train.pack_images(files, "people", sources, None, sizes)
         with tarfile.open(files / "people-0000.tar") as archive:
             assert archive.getnames() == ["a"]
             member = archive.extractfile("a")
@@ -167,7 +167,7 @@ def test_parts_are_small_and_hold_every_file(tmp_path: Path) -> None:
         (files / f"seeds-{number:07d}.xz").write_bytes(bytes(10_000_000))
     (files / "bodies.npz").write_bytes(bytes(5_000_000))
     for _ in range(2):  # packed again: old parts are removed
-        gpu_train._distribute(files, tmp_path)
+        gpu_train.distribute(files, tmp_path)
     parts = sorted(tmp_path.glob("part*"))
     assert all(sum(path.stat().st_size for path in part.iterdir()) <= gpu_train.PART_BYTES + 64 for part in parts)
     names = [path.name for part in parts for path in part.iterdir() if path.name != gpu_train.PACK_FILE]
@@ -183,7 +183,7 @@ def test_one_folder_holds_the_parts_of_one_pack(tmp_path: Path, monkeypatch: pyt
         (pack / "files").mkdir(parents=True)
         for name in ("a.npz", "b.npz"):
             (pack / "files" / name).write_bytes(pack.name.encode() * 4)
-        gpu_train._distribute(pack / "files", pack)
+        gpu_train.distribute(pack / "files", pack)
     data = tmp_path / "data"
     gpu_train.unpack([packs[0] / "part0"], data)
     gpu_train.unpack([packs[0] / "part1"], data)
@@ -194,7 +194,7 @@ def test_one_folder_holds_the_parts_of_one_pack(tmp_path: Path, monkeypatch: pyt
         gpu_train.unpack([pack / "part0" for pack in packs], tmp_path / "new")
     assert (data / "a.npz").read_bytes() == b"first" * 4
     (packs[0] / "files" / "seeds-0000000.xz").write_bytes(b"")  # renders may be added to a pack
-    gpu_train._distribute(packs[0] / "files", packs[0])
+    gpu_train.distribute(packs[0] / "files", packs[0])
     gpu_train.unpack([packs[0] / "part0"], data)
     (data / gpu_train.PACK_FILE).unlink()  # unpacked by an earlier version
     with pytest.raises(UserError, match="got files of 2"):
