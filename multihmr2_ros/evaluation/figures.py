@@ -98,7 +98,8 @@ def _draw_group_bars(
 ) -> list[ReportImage]:
     """Draw bars of recall, and below them mean position and pose errors of found people. Small groups are left out."""
     known = [
-        (name, rows.summarize_group(of, "mrpe_mm"), rows.summarize_group(of, "mpjpe_mm")[2]) for name, of in groups
+        (name, rows.summarize_group(mask, "mrpe_mm"), rows.summarize_group(mask, "mpjpe_mm")[2])
+        for name, mask in groups
     ]
     known = [each for each in known if each[1][0] >= MIN_IN_BIN]
     if len(known) < 2:

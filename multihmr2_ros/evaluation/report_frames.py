@@ -87,11 +87,11 @@ def _rank_frames(sequences: Sequence[tuple[str, Path]]) -> tuple[list[_RankedFra
     for name, folder in sequences:
         rankings = Ranking(WORST), Ranking(BEST)
         rows = PersonRows.read(plots.read_rows(folder / "people.csv"))
-        for index, of in _group_by_frame(rows):
+        for index, frame_rows in _group_by_frame(rows):
             counts = (
-                int(rows.missed[of].sum()),
-                int(rows.false_positive[of].sum()),
-                rows["mrpe_mm"][of][rows.matched[of]],
+                int(rows.missed[frame_rows].sum()),
+                int(rows.false_positive[frame_rows].sum()),
+                rows["mrpe_mm"][frame_rows][rows.matched[frame_rows]],
             )
             for ranking, value in zip(rankings, (compute_cost(*counts), compute_merit(*counts)), strict=True):
                 ranking.offer(index, value)
@@ -113,17 +113,17 @@ def _make_highlighted_frames(frames: Sequence[_RankedFrame], named: bool) -> Ite
     rows = {folder: PersonRows.read(plots.read_rows(folder / "people.csv")) for folder in images}
     for frame in frames:
         people = rows[frame.folder]
-        of = people["frame"] == frame.index
+        mask = people["frame"] == frame.index
         title = f"{frame.name}, frame {frame.index}" if named else f"Frame {frame.index}"
-        remarks = _describe_outcomes(people, of)
-        shown = [figures.draw_plan(people, of, f"{title} from above: {remarks}")]
+        remarks = _describe_outcomes(people, mask)
+        shown = [figures.draw_plan(people, mask, f"{title} from above: {remarks}")]
         if (jpeg := images[frame.folder].get(frame.index)) is not None:
             shown.insert(0, jpeg_to_image(jpeg, f"{title}: predicted people on the left, true people on the right"))
         yield HighlightedFrame(title, remarks, tuple(shown))
 
 
-def _describe_outcomes(rows: PersonRows, of: NDArray[np.bool_]) -> str:
-    missed, false, matched = (rows.missed & of), (rows.false_positive & of), (rows.matched & of)
+def _describe_outcomes(rows: PersonRows, mask: NDArray[np.bool_]) -> str:
+    missed, false, matched = (rows.missed & mask), (rows.false_positive & mask), (rows.matched & mask)
     parts = [f"{matched.sum()} detected"]
     if missed.any():
         distances = ", ".join(f"{value:.1f} m" for value in rows["true_distance_m"][missed])

@@ -35,7 +35,7 @@ from multihmr2_ros.metrics.velocity import velocity_error
 from multihmr2_ros.people import PHENOTYPE_LABELS, IntrinsicsSource, People, PlacementCue
 
 Floats = NDArray[np.float64]
-AGE, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # people with a higher age phenotype are not children
+AGE_COLUMN, ADULT_AGE = PHENOTYPE_LABELS.index("age"), 0.5  # people with a higher age phenotype are not children
 
 UNKNOWN_CUE = -1  # of recorded people
 
@@ -188,7 +188,7 @@ def _compute_errors(predicted: People, true: People, config: ScoringConfig) -> d
     errors["MRPE"] = placement.root_position_error(pelvis, true_pelvis)
     errors |= {f"MRPE {axis}": axes[:, column] for column, axis in enumerate("xyz")}
     errors["distance error"] = placement.relative_distance_error(pelvis, true_pelvis)
-    errors |= _compute_order_errors(pelvis, true_pelvis, true.running_shape[:, AGE])
+    errors |= _compute_order_errors(pelvis, true_pelvis, true.running_shape[:, AGE_COLUMN])
     if predicted.joints.shape[1] and len(predicted):
         errors["MPJPE"] = bodies.centered_point_error(predicted.joints, true.joints, pelvis, true_pelvis)
         errors["PA-MPJPE"] = bodies.procrustes_error(predicted.joints, true.joints)

@@ -66,8 +66,8 @@ PERSON_COLUMNS = (
     "velocity_error_m_per_s", "pelvis_mahalanobis2", "velocity_mahalanobis2", "posture", "placement_cue",
     "distance_error_mm", "distance_z_score",
 )  # fmt: skip
-MOTION_COLUMNS = 3  # velocity_error_m_per_s and the two mahalanobis2
-DISTANCE_COLUMNS = 3  # placement_cue and the columns after it
+MOTION_CELLS = 3  # velocity_error_m_per_s and the two mahalanobis2
+DISTANCE_CELLS = 3  # placement_cue and the columns after it
 NUMBERS = (  # columns that PersonRows reads
     "frame", "score", "visible", "true_distance_m", "predicted_x_m", "predicted_y_m", "predicted_z_m", "true_x_m",
     "true_y_m", "true_z_m", "mrpe_mm", "mpjpe_mm", "velocity_error_m_per_s", "pelvis_mahalanobis2",
@@ -122,7 +122,7 @@ class PersonTable:
 
     def _write(
         self, start: list[Any], people: People | None, predicted: int, truth: People | None, true: int,
-        errors: list[float] | None = None, distance: tuple[str, ...] = ("",) * DISTANCE_COLUMNS,
+        errors: list[float] | None = None, distance: tuple[str, ...] = ("",) * DISTANCE_CELLS,
     ) -> None:  # fmt: skip
         nothing = ("", "", "")
         self._writer.writerow([
@@ -134,7 +134,7 @@ class PersonTable:
             "" if truth is None else _format_number(np.linalg.norm(truth.pelvis[true])),
             *(nothing if people is None else map(_format_number, people.pelvis[predicted])),
             *(nothing if truth is None else map(_format_number, truth.pelvis[true])),
-            *([""] * (len(PERSON_ERRORS) + MOTION_COLUMNS) if errors is None else map(_format_number, errors)),
+            *([""] * (len(PERSON_ERRORS) + MOTION_CELLS) if errors is None else map(_format_number, errors)),
             "" if truth is None else self._postures[true],
             *distance,
         ])  # fmt: skip
@@ -219,9 +219,9 @@ class PersonRows:
         """Return the distance (r,) m of the predicted pelvis from the camera."""
         return np.asarray(np.sqrt(sum(self[f"predicted_{axis}_m"] ** 2 for axis in "xyz")), np.float64)
 
-    def summarize_group(self, of: NDArray[np.bool_], name: str) -> tuple[int, float, float]:
+    def summarize_group(self, mask: NDArray[np.bool_], name: str) -> tuple[int, float, float]:
         """Return count and recall of the true people in a mask (r,), and a column's mean over those that were found."""
-        matched, missed = self.matched & of, self.missed & of
+        matched, missed = self.matched & mask, self.missed & mask
         count = int(matched.sum() + missed.sum())
         values = self[name][matched]
         values = values[np.isfinite(values)]

@@ -33,7 +33,7 @@ GROUND_RANGE_M = 1.0  # range of the lowest points of people without ground cont
 
 # Anny's age phenotype → mean and standard deviation of log stature in m. Sampled from Body.compute_stature over the
 # other phenotypes of the simulator's population and an age with an uncertainty of 0.05; a test repeats the sampling.
-AGE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 1 / 3, 0.4, 0.45, 0.5, 0.55, 0.6, 2 / 3, 0.75, 0.85, 1.0)
+AGE_ANCHORS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 1 / 3, 0.4, 0.45, 0.5, 0.55, 0.6, 2 / 3, 0.75, 0.85, 1.0)
 LOG_STATURE = (
     -0.367, -0.278, -0.166, -0.062, 0.044, 0.145, 0.277, 0.348, 0.391, 0.429, 0.467, 0.508, 0.541, 0.550, 0.551, 0.549,
 )  # fmt: skip
@@ -44,7 +44,7 @@ LOG_STATURE_SIGMA = (
 
 def stature_prior(age: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation (n,) of log stature (m) at age phenotypes (n,) in [0, 1]."""
-    return np.interp(age, AGE, LOG_STATURE), np.interp(age, AGE, LOG_STATURE_SIGMA)
+    return np.interp(age, AGE_ANCHORS, LOG_STATURE), np.interp(age, AGE_ANCHORS, LOG_STATURE_SIGMA)
 
 
 class PlacementPrior:
