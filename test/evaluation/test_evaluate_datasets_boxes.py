@@ -124,3 +124,12 @@ def test_posetrack21(tmp_path: Path, regions: Any) -> None:
     assert result.totals.identity is not None
     assert (result.totals.identity.misses, result.totals.identity.false_positives) == (0, 3)
     assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(50)
+
+
+@pytest.mark.parametrize("regions", [([[0, 9, float("nan")]], [[0, 9, 9]]), ([[0, 9, 9]], [[0, 9]]), ([[0, 9, 9]], [])])
+def test_damaged_regions_of_posetrack21_are_a_problem(tmp_path: Path, regions: Any) -> None:
+    write_posetrack(tmp_path, [[100.0, 100, 50, 120]], regions)
+    (result,) = evaluate_dataset(
+        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people([], []))
+    )
+    assert "does not have the documented format" in result.problems[0]

@@ -175,4 +175,7 @@ def _read_ignored_regions(image: dict[str, Any]) -> tuple[NDArray[np.float64], .
     x, y = (image.get(f"ignore_regions_{axis}") or [] for axis in "xy")
     if x and not isinstance(x[0], list):
         x, y = [x], [y]
-    return tuple(np.array([each_x, each_y], np.float64).T for each_x, each_y in zip(x, y, strict=True) if len(each_x))
+    polygons = [np.array(lists, np.float64).T for lists in zip(x, y, strict=True) if len(lists[0])]
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        raise ValueError("the polygons of ignored regions must be finite")
+    return tuple(polygons)
