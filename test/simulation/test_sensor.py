@@ -16,7 +16,9 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,31 @@ def test_many_large_photographs_do_not_stay_in_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[0] < 3 * size
     finally:
         tracemalloc.stop()
+
+
+def test_a_panorama_wider_than_opencv_can_map_is_scaled_down(tmp_path: Path) -> None:
+    path = tmp_path / "panorama.png"
+    path.write_bytes(cv2.imencode(".png", np.full((8, 40_000, 3), 90, np.uint8))[1].tobytes())
+    rays = np.zeros((3, 4, 3), np.float32)
+    rays[..., 0] = 1.0
+    image = render_backdrop(Backdrop(0, "sky", path), 4, 3, lambda: rays)
+    np.testing.assert_allclose(image, light(np.full((3, 4, 3), 90, np.uint8)), atol=1e-6)
+
+
+def write_png_header(path: Path, width: int, height: int) -> None:
+    """Write a PNG file of this size (px) with incomplete pixels."""
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(bytes(100))}
+    data = b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+def test_a_photograph_beyond_opencv_s_limit_is_a_users_mistake(tmp_path: Path) -> None:
+    write_png_header(tmp_path / "huge.png", 40_000, 40_000)
+    with pytest.raises(UserError, match=r"huge.png has more than 2\^30 pixels; scale it down"):
+        load_image(tmp_path / "huge.png")
 
 
 def test_textures_become_coarser_and_keep_their_mean(pictures: Path) -> None:

@@ -33,17 +33,22 @@ Radiance = NDArray[np.float32]
 TEXTURE_SIZE = 256
 TEXTURE_LEVELS = 6
 BACKDROP_CACHE = 2  # photographs of cameras have tens of megabytes each; all images of a scene use one
+MAX_SIDE = 16_384  # px of a backdrop; larger photographs are scaled down, as cv2.remap needs sides below 32,767
 DRAWN_SIZE = (320, 640)
 LINEAR_OF_BYTE = to_linear(np.arange(256, dtype=np.float32) / 255.0)
 
 
 def load_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image (h, w, 3) uint8 RGB; UserError if the file is not an image."""
+    """Read an image (h, w, 3) uint8 RGB; UserError if the file is not an image, or too large for OpenCV."""
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a folder of readable images") from error
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:
+        reason = "has more than 2^30 pixels" if "MAX_IMAGE" in str(error) else "cannot be decoded"
+        raise UserError(f"{path} {reason}; scale it down, or remove it from the folder") from None
     if pixels is None:
         raise UserError(f"{path} must be an image, but it cannot be decoded; remove it from the folder")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
@@ -85,7 +90,7 @@ def render_backdrop(backdrop: Backdrop, width: int, height: int, rays: Callable[
 
 @functools.lru_cache(maxsize=BACKDROP_CACHE)
 def _load_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
-    """Load the backdrop's image (h, w, 3) sRGB, cropped and flipped."""
+    """Load the backdrop's image (h, w, 3) sRGB, cropped, flipped, and with sides of at most MAX_SIDE."""
     if backdrop.photograph is None:
         return draw_backdrop(backdrop)
     pixels = load_image(backdrop.photograph)
@@ -95,6 +100,9 @@ def _load_backdrop(backdrop: Backdrop) -> NDArray[np.uint8]:
     pixels = pixels[top : max(top + 1, int(y1 * height)), left : max(left + 1, int(x1 * width))]
     if backdrop.flip:
         pixels = pixels[:, ::-1]
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        size = [max(1, round(side * MAX_SIDE / max(pixels.shape[:2]))) for side in pixels.shape[1::-1]]
+        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     return np.ascontiguousarray(pixels)
 
 
