@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ class TrainingLog:
     def add(self, step: int, kind: str, metrics: dict[str, float]) -> None:
         """Write one line; kind is "train" or "validation". Metrics that are not finite become null."""
         values = {name: round(value, 6) if math.isfinite(value) else None for name, value in metrics.items()}
-        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        path = self.folder / LOG_FILE
+        # A killed process may have left an incomplete last line.
+        separator = "\n" if _ends_within_line(path) else ""
+        with path.open("a", encoding="utf-8") as file:
+            file.write(separator + json.dumps({"step": step, "kind": kind, **values}) + "\n")
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -55,10 +59,19 @@ class TrainingLog:
         draw_curves(read_log(self.folder / LOG_FILE), self.folder / CURVES_FILE)
 
 
+def _ends_within_line(path: Path) -> bool:
+    """Return whether the file's last byte is not the end of a line. A missing or empty file has no such line."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Read a log: one row per kind and step (the last written), sorted by step. Incomplete lines are skipped."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
             rows[row["kind"], row["step"]] = row

@@ -94,6 +94,13 @@ def test_logs_are_read_whatever_their_last_line_is(tmp_path: Path, folder: str) 
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "kind": "train", "loss": 1.0}]
 
 
+def test_a_torn_last_line_does_not_swallow_the_next_one(tmp_path: Path) -> None:
+    """A process that is killed while it writes leaves such a line."""
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1, "ki')
+    TrainingLog(tmp_path).add(2, "train", {"loss": 1.0})
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 2, "kind": "train", "loss": 1.0}]
+
+
 def test_no_curves_without_figures(tmp_path: Path) -> None:
     draw_curves([], tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
