@@ -24,6 +24,7 @@ landmark_visibility  33 numbers from 0 to 1
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.landmarks import LANDMARK_COUNT
 from multihmr2_ros.labeling.observations import Observations
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 2**31
 MAX_PIXELS = 1e6  # absolute value of a coordinate
@@ -48,7 +51,7 @@ class Annotations:
     image_names  paths relative to the folder of images
     sizes        (P, 2) px: width, height
     image_index  (n,) row of each person's image in `image_names`
-    unsure       (n,) bool: neither a person nor background, or a crowd
+    unsure       (n,) bool: a crowd, or neither a person nor background, such as a box outside the image
     people       the annotations
     """
 
@@ -103,7 +106,10 @@ def collect_annotations(
 
 
 def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
-    """Read the people of a COCO keypoint file. Raises UserError if it cannot be read or has another format."""
+    """Read the people of a COCO keypoint file. Raises UserError if it cannot be read or has another format.
+
+    Annotations of images that the file does not list are skipped, and counted in one warning.
+    """
     content = _load(path)
     try:
         listed = {int(entry["id"]): entry for entry in content["images"]}
@@ -117,17 +123,23 @@ def read_coco(path: Path, vertical_fov_rad: float) -> Annotations:
             f"{path} is not a COCO keypoint file ({type(error).__name__}: {error}); give person_keypoints_*.json, "
             "whose images have id, file_name, width and height"
         ) from None
-    persons = []
+    persons, unlisted = [], 0
     for number, entry in enumerate(annotations):
         try:
             if person_ids and int(entry["category_id"]) not in person_ids:
                 continue
-            persons.append(_read_person(entry, rows))
+            row = rows.get(int(entry["image_id"]))
+            if row is None:
+                unlisted += 1
+            else:
+                persons.append(_read_person(entry, row, sizes[row]))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"{path}: annotation {number} is invalid ({type(error).__name__}: {error}); expected image_id, "
                 "bbox and 17 keypoints, as COCO has them"
             ) from None
+    if unlisted:
+        logger.warning("%s: skipped %d annotations of images that the file does not list", path, unlisted)
     persons.sort(key=lambda person: person.image_index)
     return collect_annotations(names, sizes, persons, vertical_fov_rad)
 
@@ -159,11 +171,12 @@ def _read_size(entry: dict[str, Any]) -> tuple[int, int]:
     return width, height
 
 
-def _read_person(entry: dict[str, Any], rows: dict[int, int]) -> PersonAnnotation:
+def _read_person(entry: dict[str, Any], image_index: int, image_size: tuple[int, int]) -> PersonAnnotation:
     x, y, width, height = _read_numbers(entry["bbox"], 4)
     points = _read_numbers(entry.get("keypoints") or [0] * 51, 51).reshape(17, 3)
     box = np.array([x, y, x + width, y + height], np.float32)
-    has_area = box[2] > box[0] and box[3] > box[1]  # after rounding to float32
+    inside = np.clip(box, 0, [*image_size, *image_size])
+    has_area = inside[2] > inside[0] and inside[3] > inside[1]  # after rounding to float32
     unsure = bool(entry.get("iscrowd", 0)) or not has_area
     trusted = points[:, 2] > 0
     weights = np.where(points[:, 2] == 1, OCCLUDED_WEIGHT, trusted)
@@ -176,7 +189,7 @@ def _read_person(entry: dict[str, Any], rows: dict[int, int]) -> PersonAnnotatio
             visibility = np.clip(_read_numbers(entry["landmark_visibility"], LANDMARK_COUNT), 0.0, 1.0)
     keypoints = np.where(trusted[:, None], points[:, :2], 0.0).astype(np.float32)
     return PersonAnnotation(
-        rows[int(entry["image_id"])], unsure, box, keypoints, weights.astype(np.float32), trusted, landmarks, visibility
+        image_index, unsure, box, keypoints, weights.astype(np.float32), trusted, landmarks, visibility
     )
 
 

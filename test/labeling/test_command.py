@@ -172,7 +172,6 @@ def test_scores_and_hidden_keypoints_weigh_less(tmp_path: Path) -> None:
         ({"images": [{"id": 7, "file_name": "../b.jpg", "width": 9, "height": 9}]}, "must be a path inside"),
         ({"images": [{"id": 7, "file_name": "b.jpg"}]}, "width"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3]}]}, "annotation 0 is invalid"),
-        ({"annotations": [{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4]}]}, "annotation 0 is invalid"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, float("nan"), 4]}]}, "4 finite numbers"),
         ({"annotations": [3]}, "annotation 0 is invalid"),
     ],
@@ -221,6 +220,22 @@ def test_a_box_whose_sides_vanish_in_rounding_is_unsure(tmp_path: Path) -> None:
     described = coco_of(make_scene(1).people)
     described["annotations"][0]["bbox"] = [1e6, 1e6, 1e-3, 1e-3]
     assert read_coco(save_coco(tmp_path / "people.json", described), FOV_RAD).unsure.all()
+
+
+def test_a_person_outside_the_image_is_unsure(tmp_path: Path) -> None:
+    """Training refuses a fitted body outside the image."""
+    described = coco_of(make_scene(1).people)
+    described["annotations"][0]["bbox"] = [WIDTH + 5, 0, 20, 50]
+    assert read_coco(save_coco(tmp_path / "people.json", described), FOV_RAD).unsure.all()
+
+
+def test_annotations_of_unlisted_images_are_skipped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    described = coco_of(make_scene(2).people)
+    described["annotations"][0]["image_id"] = 99
+    assert len(read_coco(save_coco(tmp_path / "people.json", described), FOV_RAD)) == 1
+    assert "skipped 1 annotations of images that the file does not list" in caplog.text
 
 
 def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def coco(tmp_path: Path) -> Path:
     return path
 
 
-def test_coco_passes_over_annotations_of_other_images(coco: Path) -> None:
+def test_coco_passes_over_annotations_of_other_images(coco: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = json.loads(coco.read_text())
     content["images"] = [entry for entry in content["images"] if entry["id"] != 3]
     for annotation in content["annotations"]:
@@ -79,6 +79,7 @@ def test_coco_passes_over_annotations_of_other_images(coco: Path) -> None:
     reader = CocoReader(coco.parent, coco)
     assert len(reader) == 1
     assert reader.sample(0).origin == "a.jpg"
+    assert "skipped 1 annotations of images that the file does not list" in caplog.text
 
 
 def test_coco_supervises_keypoints_and_scores_only(coco: Path) -> None:
@@ -232,6 +233,7 @@ def test_bedlam_supervises_keypoints_and_cameras(tmp_path: Path) -> None:
         ({"gtkps": np.full((3, 60, 3), "a")}, "must have numbers gtkps"),
         ({"gtkps": np.zeros((2, 60, 3))}, "must have numbers gtkps"),
         ({"cam_int": np.full((3, 3, 3), np.nan)}, "finite numbers cam_int"),
+        ({"cam_int": np.zeros((3, 3, 3))}, "cam_int must be focal lengths above 0, got .* in row 0"),
         ({"imgname": np.array("seq/a.png")}, r"text imgname \(N,\)"),
         ({"imgname": np.array([{"an": "object"}] * 3)}, "cannot read .* as a BEDLAM2 label file"),
         ({"cam_int": np.tile(np.array([[70.0, 0, 24], [0, 70, 32], [0, 0, 1]]), (3, 1, 1))}, "is rotated by 90"),
@@ -282,6 +284,15 @@ def test_fitted_bodies_supervise_bodies_and_what_the_file_says(tmp_path: Path, f
         ({"rotations": np.full((3, 163, 3, 3), np.nan)}, "rotations must be finite, got nan in row 0"),
         ({"rotations": np.full((3, 163, 3, 3), 2 * np.eye(3))}, "must be rotation matrices, got others in row 0"),
         ({"rotations": np.full((3, 163, 3, 3), -np.eye(3))}, "must be rotation matrices, got others in row 0"),
+        ({"shape": np.full((3, 6), 1.7)}, r"shape must be phenotypes from 0 to 1, got \[1.7.*\] in row 0"),
+        ({"box": np.array([[1, 2, 30, 40], [5, 2, 4, 40], [1, 2, 30, 40]])}, r"x0 < x1.*got \[ 5.,  2.,  4.*in row 1"),
+        ({"k": np.tile(np.diag([-70.0, 70, 1]), (3, 1, 1))}, r"k must be focal lengths above 0, got \[-70"),
+        ({"k": np.tile(np.diag([70.0, 70, 2]), (3, 1, 1))}, r"k must be \[\[fx, s, cx\].*in row 0"),
+        ({"centre": np.full((3, 3), -2.0)}, r"centre must be in front of the camera, z above 0, got -2.* in row 0"),
+        (
+            {"pictures": np.array(["a.png", "b.png"]), "image_size": np.full((2, 2), 3)},
+            "box must be at least partly inside the image, got .* in row 0",
+        ),
         ({"image": np.zeros(3)}, "image must be text, got float64"),
         ({"placed": np.full(3, "yes")}, "placed must be bool"),
         ({"complete": np.array([True, False])}, r"complete must be one bool, got bool \(2,\)"),
@@ -322,10 +333,10 @@ def test_damaged_label_files_are_one_line(tmp_path: Path, damage: str) -> None:
             assert damage == "flipped bytes"
 
 
-def test_keypoints_that_are_not_finite_are_not_visible(tmp_path: Path) -> None:
+def test_impossible_keypoints_are_not_visible(tmp_path: Path) -> None:
     write_image(tmp_path, "b.png", (160, 120))
     keypoints = np.full((3, 17, 2), 20.0)
-    keypoints[0, 3] = np.nan
+    keypoints[0, 3], keypoints[1, 5] = np.nan, 1e30
     labels = pseudo_labels(
         tmp_path / "labels.npz",
         keypoints=keypoints,
@@ -333,4 +344,4 @@ def test_keypoints_that_are_not_finite_are_not_visible(tmp_path: Path) -> None:
         image=np.array(["b.png"] * 3),
     )
     visible = PseudoTruthReader(tmp_path, labels).sample(0).keypoint_visible
-    assert (~visible).nonzero()[0].tolist() == [0]
+    assert np.argwhere(~visible).tolist() == [[0, 3], [1, 5]]

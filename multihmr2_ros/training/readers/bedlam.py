@@ -34,6 +34,7 @@ from multihmr2_ros.media.images import UnreadableImageError, read_image
 from multihmr2_ros.training.readers.common import (
     center_from_keypoints,
     check_folder,
+    check_rows,
     group_rows_by_image,
     load_npz,
     make_image_path,
@@ -65,6 +66,8 @@ class BedlamReader:
                 f"imgname (N,), got {keypoints.dtype} {keypoints.shape}, {k.dtype} {k.shape} and {names.dtype} "
                 f"{names.shape}; check the file"
             )
+        focal = k[:, [0, 1], [0, 1]]
+        check_rows("cam_int", focal, focal > 0, "focal lengths above 0", labels)
         self._folder = images
         self._keypoints, self._k = keypoints.astype(np.float32), k.astype(np.float64)
         self._images = group_rows_by_image(names)

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,16 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
-from multihmr2_ros.training.readers.common import center_from_keypoints, check_folder, make_image_path
+from multihmr2_ros.training.readers.common import (
+    MAX_COORDINATE_PX,
+    center_from_keypoints,
+    check_folder,
+    make_image_path,
+)
 from multihmr2_ros.training.samples import Sample, make_blank_people
 
-MAX_COORDINATE_PX = 1e6  # absolute value
+logger = logging.getLogger(__name__)
+
 NO_KEYPOINTS = [0] * 51
 
 
@@ -37,8 +44,8 @@ class CocoReader:
 
     The file is COCO's: `images` (id, file_name) and `annotations` (image_id, iscrowd, bbox x y width height, keypoints
     17 × x y v with v = 0 if not labeled). Crowds, people without keypoints, and people whose keypoints do not determine
-    the head's position are ignored: neither positive nor negative. Annotations of unlisted images are skipped. The EXIF
-    orientation of images is applied unless `width` and `height` contradict it.
+    the head's position are ignored: neither positive nor negative. Annotations of unlisted images are skipped, and
+    counted in one warning. The EXIF orientation of images is applied unless `width` and `height` contradict it.
     """
 
     def __init__(self, images: Path, annotations: Path) -> None:
@@ -47,8 +54,11 @@ class CocoReader:
             content = json.loads(annotations.read_text(encoding="utf-8"))
             entries = {entry["id"]: entry for entry in content["images"]}
             people: dict[int, list[tuple[NDArray[np.float32], NDArray[np.float32], bool]]] = {}
+            unlisted = 0
             for annotation in content["annotations"]:
-                if annotation["image_id"] in entries and len(annotation.get("keypoints") or NO_KEYPOINTS) == 51:
+                if annotation["image_id"] not in entries:
+                    unlisted += 1
+                elif len(annotation.get("keypoints") or NO_KEYPOINTS) == 51:
                     people.setdefault(annotation["image_id"], []).append(_read_person(annotation))
             self._images = [
                 (make_image_path(images, entries[key]["file_name"]), _read_labeled_size(entries[key]), people[key])
@@ -61,6 +71,8 @@ class CocoReader:
                 f"{annotations} is not a COCO keypoint file ({type(error).__name__}: {error}); give "
                 "person_keypoints_*.json"
             ) from None
+        if unlisted:
+            logger.warning("%s: skipped %d annotations of images that the file does not list", annotations, unlisted)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.training.samples import Sample
 
+MAX_COORDINATE_PX = 1e6  # absolute value
 # Rows of COCO's keypoints.
 NOSE, EYES_AND_EARS = 0, slice(1, 5)
 SHOULDERS, HIPS = [5, 6], [11, 12]
@@ -126,6 +127,14 @@ def group_rows_by_image(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.i
     order = np.argsort(names, kind="stable")
     unique, starts = np.unique(names[order], return_index=True)
     return [(str(name), rows) for name, rows in zip(unique, np.split(order, starts[1:]), strict=True)]
+
+
+def check_rows(name: str, values: NDArray[Any], good: NDArray[np.bool_], expected: str, labels: Path) -> None:
+    """Raise UserError with the first of the values (N, …) whose row of good (N, …) bool is not all true."""
+    if not good.all():
+        row = int(np.argwhere(~good)[0, 0])
+        got = np.array2string(np.asarray(values[row], np.float64), precision=4, separator=", ")
+        raise UserError(f"{labels}: {name} must be {expected}, got {got} in row {row}; leave out this person")
 
 
 def check_folder(folder: Path) -> None:

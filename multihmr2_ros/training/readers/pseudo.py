@@ -57,8 +57,10 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.images import read_image
 from multihmr2_ros.people import BONE_COUNT
 from multihmr2_ros.training.readers.common import (
+    MAX_COORDINATE_PX,
     center_from_keypoints,
     check_folder,
+    check_rows,
     group_rows_by_image,
     load_npz,
     make_image_path,
@@ -80,6 +82,7 @@ OTHER_ROWS: RowTypes = {
 IMAGE_LIST_ROWS: RowTypes = {"pictures": ((), TEXT)}
 SIZE_ROWS: RowTypes = IMAGE_LIST_ROWS | {"image_size": ((2,), NUMBER)}
 MAX_ROTATION_ERROR = 0.01  # of RᵀR, from the identity
+MAX_SHAPE_ERROR = 1e-3  # phenotypes may be rounded
 MAY_BE_UNKNOWN = ("centre", "keypoints", "other_keypoints")  # people and keypoints that are not finite are ignored
 
 
@@ -95,6 +98,7 @@ class PseudoTruthReader:
         content = load_npz(labels, ROWS, optional, "a file of fitted bodies")
         self._bodies = _read_rows(content, ROWS, labels)
         _check_rotations(self._bodies["rotations"], labels)
+        _check_bodies(self._bodies, labels)
         n = len(self._bodies["image"])
         for name, (row, kinds) in OPTIONAL_ROWS.items():
             blank = np.zeros((n, *row), np.float32 if name == "keypoints" else np.bool_)
@@ -109,6 +113,7 @@ class PseudoTruthReader:
             listed = _read_rows(content, SIZE_ROWS, labels)
             for name, (width, height) in zip(listed["pictures"], listed["image_size"], strict=True):
                 self.labeled_sizes[str(name)] = int(width), int(height)
+            _check_boxes_in_images(self._bodies, self.labeled_sizes, labels)
         self._folder = images
         self._body_rows = dict(group_rows_by_image(self._bodies["image"]))
         self._other_rows = {} if blank_others else dict(group_rows_by_image(self._others["other_image"]))
@@ -144,7 +149,7 @@ class PseudoTruthReader:
             arrays["location"][:count] = project(centre, bodies["k"][0].astype(np.float64)).astype(np.float32)
         for key in ("box", "ignore", "keypoints", "keypoint_visible") if len(others) else ():
             arrays[key][count:] = self._others[f"other_{key}"][others]
-        arrays["keypoint_visible"] &= np.isfinite(arrays["keypoints"]).all(axis=-1)
+        arrays["keypoint_visible"] &= (np.abs(arrays["keypoints"]) <= MAX_COORDINATE_PX).all(axis=-1)  # false for NaN
         arrays["location"][count:], known = center_from_keypoints(
             arrays["keypoints"][count:], arrays["keypoint_visible"][count:]
         )
@@ -186,6 +191,28 @@ def _check_rotations(rotations: NDArray[Any], labels: Path) -> None:
         error = np.abs(matrices.swapaxes(-1, -2) @ matrices - np.eye(3)).max()
         if error > MAX_ROTATION_ERROR or (np.linalg.det(matrices) < 0).any():
             raise UserError(f"{labels}: rotations must be rotation matrices, got others in row {row}; write it again")
+
+
+def _check_bodies(bodies: dict[str, NDArray[Any]], labels: Path) -> None:
+    """Raise UserError for the first body with an impossible phenotype, box, camera or position."""
+    shape, box, k, depth = bodies["shape"], bodies["box"], bodies["k"], bodies["centre"][:, 2]
+    focal = k[:, [0, 1], [0, 1]]
+    rest = k[:, [1, 2, 2, 2], [0, 0, 1, 2]]  # below the diagonal, and the last number
+    in_range = (shape >= -MAX_SHAPE_ERROR) & (shape <= 1 + MAX_SHAPE_ERROR)
+    check_rows("shape", shape, in_range, "phenotypes from 0 to 1", labels)
+    check_rows("box", box, box[:, 2:] > box[:, :2], "x0 < x1 and y0 < y1", labels)
+    check_rows("box", box, np.abs(box) <= MAX_COORDINATE_PX, f"at most {MAX_COORDINATE_PX:.0e} px", labels)
+    check_rows("k", focal, focal > 0, "focal lengths above 0", labels)
+    check_rows("k", rest, rest == [0, 0, 0, 1], "[[fx, s, cx], [0, fy, cy], [0, 0, 1]]", labels)
+    check_rows("centre", depth, ~(depth <= 0), "in front of the camera, z above 0", labels)  # NaN is unknown
+
+
+def _check_boxes_in_images(bodies: dict[str, NDArray[Any]], sizes: dict[str, tuple[int, int]], labels: Path) -> None:
+    """Raise UserError for the first body whose box is outside its image; sizes: image name → (width, height) px."""
+    box, unknown = bodies["box"], (np.inf, np.inf)
+    size = np.array([sizes.get(str(name), unknown) for name in bodies["image"]]).reshape(-1, 2)
+    overlaps = (box[:, 2:] > 0) & (box[:, :2] < size)
+    check_rows("box", box, overlaps, "at least partly inside the image", labels)
 
 
 def _read_flag(content: dict[str, NDArray[Any]], name: str, labels: Path) -> bool:
