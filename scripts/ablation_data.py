@@ -43,11 +43,13 @@ from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationCon
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, SampleSource, collate
 from multihmr2_ros.training.feature_cache import list_missing_batches, write_batch
+from multihmr2_ros.training.feature_writing import write_features
+from multihmr2_ros.training.initial_network import make_network
 from multihmr2_ros.training.readers import CocoReader, HashSplit, PseudoTruthReader
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.rendering import RenderCacheConfig
 from multihmr2_ros.training.samples import Sample
-from multihmr2_ros.training.session import Session, make_network, write_features
+from multihmr2_ros.training.session import Session
 from multihmr2_ros.weights import resolve_checkpoint
 
 TEST_SHARE = 0.1  # of the real images; `--hold-out 0.1` in training
@@ -166,7 +168,7 @@ def _write_training_features(plan: Plan, kind: str, square: bool) -> None:
     )  # fmt: skip
     result = write_features(session, plan.batches)
     if list_missing_batches(folder, plan.batches):
-        raise UserError(f"{result}; run the command again to continue")
+        raise UserError(f"{result.message}; run the command again to continue")
 
 
 def _open_real(plan: Plan, kind: str) -> SampleSource:

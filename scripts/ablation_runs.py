@@ -41,11 +41,13 @@ from multihmr2_ros.network.model import MultiHMR2, Prediction
 from multihmr2_ros.training.config import NETWORKS, TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
 from multihmr2_ros.training.feature_cache import PREFIX, SUFFIX, CachedBatches, read_batch
+from multihmr2_ros.training.initial_network import make_network
 from multihmr2_ros.training.losses import LossConfig
 from multihmr2_ros.training.matching import MatchingConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
-from multihmr2_ros.training.session import Session, StopRequest, make_network, stop_on_signals
+from multihmr2_ros.training.session import Session
 from multihmr2_ros.training.state import list_state_paths
+from multihmr2_ros.training.stopping import StopRequest, stop_on_signals
 from multihmr2_ros.training.trainer import Hooks, Trainer
 from multihmr2_ros.training.validation import ValidationCounts, compare_batch, match_predictions, predict_batch
 from multihmr2_ros.weights import resolve_checkpoint

@@ -40,7 +40,7 @@ from ablation_table import read_results, write_table
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.files import atomic_path
 from multihmr2_ros.training.config import NETWORKS
-from multihmr2_ros.training.session import StopRequest, stop_on_signals
+from multihmr2_ros.training.stopping import StopRequest, stop_on_signals
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ablations.md"
 NUMBERS = ("steps", "batch_size", "batches", "renders", "test_images")  # options of the same names

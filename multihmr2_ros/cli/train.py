@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.training.config import TrainingConfig
     from multihmr2_ros.training.data import SampleSource
     from multihmr2_ros.training.rendering import RenderCacheConfig
+    from multihmr2_ros.training.stopping import Outcome
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -37,8 +38,11 @@ HELP = "train a network on rendered people and on datasets"
 
 
 def run(args: argparse.Namespace) -> int:
+    from multihmr2_ros.training.feature_writing import write_features
     from multihmr2_ros.training.lifting import LiftingConfig
-    from multihmr2_ros.training.session import Session, fill_render_cache, train, write_features
+    from multihmr2_ros.training.render_processes import fill_render_cache
+    from multihmr2_ros.training.session import Session
+    from multihmr2_ros.training.training_run import train
     from multihmr2_ros.weights import resolve_checkpoint
 
     _check_numbers(args)
@@ -46,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.render_only:
         if render_cache is None:
             raise UserError("--render-only needs --cache, the folder of the rendered images")
-        print(fill_render_cache(render_cache, args.images, args.render_workers))
-        return 0
+        return _report(fill_render_cache(render_cache, args.images, args.render_workers))
     if args.out is None and not args.features_only:
         raise UserError("expected --out DIR, the folder for the run's state, weights, log and curves")
     start_from = None if args.start_from is None else resolve_checkpoint(args.start_from)
@@ -82,10 +85,14 @@ def run(args: argparse.Namespace) -> int:
     if args.features_only:
         if not args.features or args.batches < 1:
             raise UserError("--features-only needs --features DIR, the output folder, and --batches of at least 1")
-        print(write_features(session, args.batches))
-        return 0
-    print(train(session))
-    return 0
+        return _report(write_features(session, args.batches))
+    return _report(train(session))
+
+
+def _report(outcome: Outcome) -> int:
+    """Print the outcome; return the exit status."""
+    print(outcome.message)
+    return outcome.exit_status
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -19,16 +19,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -209,73 +204,3 @@ def _remove_oldest(config: RenderCacheConfig) -> None:
     for path in shards[: max(0, len(shards) - config.cache_images // SHARD_IMAGES)]:
         with suppress(FileNotFoundError):  # another renderer has already removed it
             path.unlink()
-
-
-class RenderProcesses:
-    """Processes that fill the cache until the block ends; they also end when this process dies."""
-
-    def __init__(
-        self, config: RenderCacheConfig, workers: int, *, images: int | None = None, niceness: int = 10
-    ) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._stop = context.Event()
-        self._processes = [
-            context.Process(
-                target=_run_worker, args=(config, worker, workers, images, niceness, self._stop), daemon=True
-            )
-            for worker in range(workers)
-        ]
-
-    def __enter__(self) -> RenderProcesses:
-        for process in self._processes:
-            process.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        for process in self._processes:
-            process.join(timeout=10)
-            if process.is_alive():
-                process.terminate()
-                process.join()
-
-    @property
-    def running(self) -> int:
-        """Number of processes that are still running."""
-        return sum(process.is_alive() for process in self._processes)
-
-    @property
-    def failed(self) -> int:
-        """Number of processes that ended with an error, which they logged."""
-        return sum(process.exitcode not in (None, 0) for process in self._processes)
-
-
-def _run_worker(
-    config: RenderCacheConfig, worker: int, workers: int, images: int | None, niceness: int, stop: Any
-) -> None:
-    """Run a renderer process: one thread, low priority, ignores SIGINT (Ctrl-C), which the parent handles."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logging.basicConfig(format=f"renderer {worker}: %(message)s", level=logging.INFO)
-    torch.set_num_threads(1)
-    os.nice(niceness)
-    parent = os.getppid()
-    try:
-        with torch.no_grad():
-            shards = fill_cache(
-                config,
-                make_scene_renderer(config.scene, config.sam2),
-                worker=worker,
-                workers=workers,
-                images=images,
-                stopped=lambda: stop.is_set() or os.getppid() != parent,
-            )
-            for _ in shards:
-                pass
-    except UserError as error:
-        logger.error("%s", error)
-        raise SystemExit(2) from None

@@ -58,6 +58,13 @@ def list_state_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*.pt"))
 
 
+def describe_missing_state(folder: Path) -> UserError:
+    """Return the error for a folder without a state to resume from."""
+    return UserError(
+        f"expected the state of a training run in {folder}, found none; start a run without --resume, in a new folder"
+    )
+
+
 def save_state(
     folder: Path,
     network: MultiHMR2,
@@ -91,14 +98,58 @@ def save_state(
 
 
 def load_state(
-    folder: Path, network: MultiHMR2, ema: Ema[MultiHMR2], optimizer: torch.optim.Optimizer, device: torch.device
+    folder: Path,
+    network: MultiHMR2,
+    ema: Ema[MultiHMR2],
+    optimizer: torch.optim.Optimizer,
+    config: TrainingConfig,
+    device: torch.device,
 ) -> TrainingProgress:
     """Load the newest complete state of a folder into the network, its average and the optimizer.
 
-    Learning rates, weight decay and betas keep their current settings. Raises UserError if there is no state, or if it
-    is of another network or of other trained parameters.
+    Settings of `config` replace those of the state; one warning lists the differences. Raises UserError if there is no
+    state, or if it is of another network, of other trained parameters, or of a later step than the last of `config`.
     """
     state = _find_newest(folder, device)
+    progress = TrainingProgress(**state["progress"])
+    if progress.step > config.steps:
+        raise UserError(
+            f"the run in {folder} has done {progress.step} steps, but --steps is {config.steps}; give more --steps"
+        )
+    _check_network(state, network, folder)
+    _check_trained_tensors(state, optimizer, folder)
+    changes = list_changed_settings(json.loads(state["training_config"]), config)
+    if changes:
+        logger.warning("%s is resumed with other settings: %s", folder, ", ".join(changes))
+    network.load_state_dict(state["network"])
+    ema.network.load_state_dict(state["ema"])
+    ema.updates = state["ema_updates"]
+    asked = [{name: group[name] for name in ("peak", "weight_decay", "betas")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimiser"])
+    for group, settings in zip(optimizer.param_groups, asked, strict=True):
+        group.update(settings)  # the current settings, not those of the state
+    return progress
+
+
+def list_changed_settings(stored: dict[str, Any], config: TrainingConfig) -> list[str]:
+    """Return a text for each setting with another value than the stored one: its name, its value, and the stored value.
+
+    Settings that the stored configuration lacks, because it is of an older version, are left out.
+    """
+    before, now = _flatten(stored), _flatten(json.loads(json.dumps(config.to_dict())))
+    return [f"{name} {now[name]} (before {before[name]})" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _check_network(state: dict[str, Any], network: MultiHMR2, folder: Path) -> None:
+    """Raise UserError if the state is of a network with another configuration."""
     theirs = vars(NetworkConfig.from_dict(json.loads(state["network_config"])))  # older states lack newer options
     ours = vars(network.config)
     if theirs != ours:
@@ -107,23 +158,29 @@ def load_state(
             f"expected a network with {name} {theirs[name]}, as in the run in {folder}, got {ours[name]}; "
             "resume with the same --network, or choose another --out"
         )
-    theirs_groups, our_groups = (
-        [len(group["params"]) for group in groups]
-        for groups in (state["optimiser"]["param_groups"], optimizer.param_groups)
-    )
+
+
+def _check_trained_tensors(state: dict[str, Any], optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Raise UserError if the state's optimizer is of other tensors, or of the same ones in another order."""
+    groups = state["optimiser"]["param_groups"]
+    theirs_groups, our_groups = ([len(group["params"]) for group in each] for each in (groups, optimizer.param_groups))
     if theirs_groups != our_groups:
         raise UserError(
             f"expected {sum(theirs_groups)} trained tensors, as in the run in {folder}, got {sum(our_groups)}; resume "
             "with the same --encoder-rate (0 freezes the encoder), or choose another --out"
         )
-    network.load_state_dict(state["network"])
-    ema.network.load_state_dict(state["ema"])
-    ema.updates = state["ema_updates"]
-    asked = [{name: group[name] for name in ("peak", "weight_decay", "betas")} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimiser"])
-    for group, settings in zip(optimizer.param_groups, asked, strict=True):
-        group.update(settings)  # the current settings, not those of the state
-    return TrainingProgress(**state["progress"])
+    # Pretrained convolutions are ordered by the size of their initial weights.
+    numbers = [number for group in groups for number in group["params"]]
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    moments = state["optimiser"]["state"]  # without tensors that never had a gradient
+    if any(
+        number in moments and moments[number]["exp_avg"].shape != tensor.shape
+        for number, tensor in zip(numbers, tensors, strict=True)
+    ):
+        raise UserError(
+            f"the run in {folder} started from another encoder; resume with the same --encoder-weights or --from, or "
+            "choose another --out"
+        )
 
 
 def _find_newest(folder: Path, device: torch.device) -> dict[str, Any]:
@@ -136,6 +193,4 @@ def _find_newest(folder: Path, device: torch.device) -> dict[str, Any]:
         if isinstance(state, dict) and state.get("format") == FORMAT:
             return state
         logger.warning("%s was not written by multihmr2 train; it is skipped", path)
-    raise UserError(
-        f"expected the state of a training run in {folder}, found none; start a run without --resume, in a new folder"
-    )
+    raise describe_missing_state(folder)

@@ -150,8 +150,8 @@ class Trainer:
         self._skipped = 0
 
     def resume(self) -> None:
-        """Continue from the folder's newest state."""
-        self.progress = load_state(self.folder, self.network, self.ema, self.optimizer, self.device)
+        """Continue from the folder's newest state. Raises UserError if it does not fit the network or the settings."""
+        self.progress = load_state(self.folder, self.network, self.ema, self.optimizer, self.config, self.device)
 
     def run(self, batches: Dataset[Batch], hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
         """Train for the configured number of steps, or until hooks.stop(). Returns whether all steps are done."""

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -40,7 +41,10 @@ class TrainingLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._board = _open_tensorboard(folder)
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        return _open_tensorboard(self.folder)
 
     def add(self, step: int, kind: str, metrics: dict[str, float]) -> None:
         """Write one line; kind is "train" or "validation". Metrics that are not finite become null."""

@@ -32,7 +32,8 @@ from multihmr2_ros.evaluation.totals import Totals
 from multihmr2_ros.media.sources import ImageSource, VideoSource, make_source_name
 from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.training.config import NETWORKS, TrainingConfig
-from multihmr2_ros.training.session import Session, train
+from multihmr2_ros.training.session import Session
+from multihmr2_ros.training.training_run import train
 from test.helpers.evaluation_bags import write_scene
 
 

@@ -16,7 +16,31 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def send_signal_to_loop(number: signal.Signals) -> Iterator[None]:
+    """Send a signal to this process as soon as the code in the block runs in `stop_on_signals`."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.01):
+            if "stop_on_signals" in getattr(signal.getsignal(number), "__qualname__", ""):
+                os.kill(os.getpid(), number)
+                return
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def stop_ignoring_signals() -> None:

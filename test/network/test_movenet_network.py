@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from multihmr2_ros.training.feature_cache import (
     read_batch,
     write_batch,
 )
+from multihmr2_ros.training.initial_network import make_network
 from multihmr2_ros.training.keypoint_losses import encoder_keypoint_loss
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.lifting import (
@@ -62,10 +64,11 @@ from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.optimizer import OptimizerConfig, limit_gradients, make_optimizer
 from multihmr2_ros.training.readers import EmptyImageReader, HashSplit
 from multihmr2_ros.training.readers.common import compute_hash_share
-from multihmr2_ros.training.session import Session, make_network
+from multihmr2_ros.training.session import Session
 from multihmr2_ros.training.trainer import Trainer
 from test.helpers.nano_network import NARROW, nano_network, random_targets
 from test.helpers.scripts import load_script
+from test.helpers.signals import send_signal_to_loop
 from test.helpers.training_samples import body
 from test.paths import SHARED
 
@@ -238,6 +241,17 @@ def test_every_part_gets_a_gradient_and_the_encoder_can_be_frozen() -> None:
     assert all(name.startswith("backbone.pretrained.") for name in frozen)
 
 
+def test_a_run_is_resumed_from_the_same_initial_encoder(tmp_path: Path) -> None:
+    """Groups of the optimizer are ordered by their rates, which depend on the initial weights of the encoder."""
+    run, again = (Trainer(network(seed), body(), TrainingConfig(), tmp_path, torch.device("cpu")) for seed in (0, 1))
+    for value in run.network.parameters():
+        value.grad = torch.zeros_like(value)
+    run.optimizer.step()
+    run.save()
+    with pytest.raises(UserError, match="started from another encoder; resume with the same --encoder-weights"):
+        again.resume()
+
+
 def test_pretrained_convolutions_learn_at_the_encoder_s_rate_relative_to_their_weights() -> None:
     model = network()
     optimizer = make_optimizer(model, OptimizerConfig(encoder_factor=0.1, learning_rate=1.0))
@@ -321,6 +335,15 @@ def test_a_folder_of_features_takes_no_batches_of_other_options(
     assert main([*changed, "--features-only", "--batches", "3"]) == 2
     assert message in capsys.readouterr().err
     assert len(list(folder.glob("batch-*"))) == 2
+
+
+@pytest.mark.usefixtures("restore_signal_handlers")
+def test_interrupted_writing_of_features_is_not_a_success(
+    features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with send_signal_to_loop(signal.SIGINT):
+        assert main([*features[1], "--features-only", "--batches", "1000"]) == 128 + signal.SIGINT
+    assert "stopped because SIGINT was received: " in capsys.readouterr().out
 
 
 def test_only_the_encoder_of_the_features_is_trained_on(

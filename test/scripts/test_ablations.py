@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from multihmr2_ros.training.readers.common import compute_hash_share
-from multihmr2_ros.training.session import StopRequest
+from multihmr2_ros.training.stopping import StopRequest
 from test import paths
 from test.helpers.training_samples import make_render_cache, make_sample
 

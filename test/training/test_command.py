@@ -30,10 +30,10 @@ import pytest
 import torch
 
 from multihmr2_ros.cli.main import main
-from multihmr2_ros.training.session import StopRequest, stop_on_signals
 from multihmr2_ros.training.state import list_state_paths
+from multihmr2_ros.training.stopping import StopRequest, stop_on_signals
 from multihmr2_ros.training.training_log import read_log
-from test.helpers.signals import stop_ignoring_signals
+from test.helpers.signals import send_signal_to_loop, stop_ignoring_signals
 from test.helpers.training_runs import NETWORK
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -116,7 +116,8 @@ def test_the_command_trains_resumes_and_fine_tunes(
             ["--features", "{tmp}/f", "--features-only", "--encoder-rate", "0", "--network", "scratch"],
             "--features needs a network with a pretrained encoder",
         ),
-        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "is empty and no process renders"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "expected the state of a training run in"),
+        (["--out", "{tmp}/run/1", "--empty-images", "{tmp}", "--encoder-weights", "{tmp}/file"], "{tmp}/file"),
         (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "does not exist"),
     ],
 )
@@ -124,11 +125,29 @@ def test_mistakes_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "photograph.jpg").touch()
     (tmp_path / "nested.json").write_text("[" * 100_000)
     assert main(["train", "--device", "cpu", *(option.format(tmp=tmp_path) for option in options)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in error
+    assert message.format(tmp=tmp_path) in error
     assert error.startswith("multihmr2 train: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "nested.json", "photograph.jpg"}
+
+
+def test_a_run_without_a_step_leaves_no_folder(
+    tmp_path: Path, render_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path, render_cache, "--time-limit", "1e-9")) == 2
+    assert "the time limit was reached before the first step" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("restore_signal_handlers")
+def test_interrupted_rendering_is_not_a_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--cache", str(tmp_path), "--images", "100000", "--render-size", "64x48", "--people", "0", "1"]
+    with send_signal_to_loop(signal.SIGTERM):
+        assert main(["train", "--render-only", *options]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().out.startswith("stopped because SIGTERM was received: ")
 
 
 @contextmanager
@@ -172,6 +191,7 @@ def test_a_closed_terminal_ends_a_run_without_nohup(before: signal.Handlers, rea
     with stop_on_signals(stop):
         signal.raise_signal(signal.SIGHUP)
     assert stop.reason == reason
+    assert stop.exit_status == (128 + signal.SIGHUP if reason else 0)
     assert signal.getsignal(signal.SIGHUP) == before
 
 

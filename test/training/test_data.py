@@ -31,6 +31,7 @@ import torch
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION, flip
+from multihmr2_ros.training.background_rendering import RenderMonitor
 from multihmr2_ros.training.data import BatchConfig, Batches, collate, make_held_out_batches, select_readable
 from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
@@ -44,15 +45,14 @@ from multihmr2_ros.training.render_cache import (
     parse_first_seed,
     write_shard,
 )
+from multihmr2_ros.training.render_processes import RenderProcesses
 from multihmr2_ros.training.rendering import (
     RenderCacheConfig,
-    RenderProcesses,
     fill_cache,
     make_scene_renderer,
     open_folder,
 )
 from multihmr2_ros.training.samples import PERSON_FIELDS, Sample, pack_samples, unpack_sample
-from multihmr2_ros.training.session import _RenderMonitor
 from multihmr2_ros.training.targets import Targets
 from test.helpers.training_data_sets import make_data_set
 from test.helpers.training_samples import make_render_cache, make_sample
@@ -307,7 +307,7 @@ def test_training_waits_for_renderers_that_are_behind(tmp_path: Path) -> None:
         running, failed = 1, 0
 
     write_shard(tmp_path, 0, [small_sample(0)] * SHARD_IMAGES)
-    watch = _RenderMonitor(RenderCache(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
+    watch = RenderMonitor(RenderCache(tmp_path), Working(), most_views=4.0, share=1.0)  # type: ignore[arg-type]
     assert watch.compute_views(100) == 2.0
     assert not watch.is_behind(200)
     assert watch.is_behind(201)

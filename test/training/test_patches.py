@@ -30,7 +30,8 @@ from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2, back_project
 from multihmr2_ros.training.losses import LossConfig, compute_losses
 from multihmr2_ros.training.patches import assign_patches, match_patches, patch_score_loss
-from multihmr2_ros.training.session import Session, mix_keypoint_batches
+from multihmr2_ros.training.session import Session
+from multihmr2_ros.training.session_batches import mix_keypoint_batches
 from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.trainer import Trainer
 from test.helpers.nano_network import TINY, TINY_MULTI_HMR, random_targets

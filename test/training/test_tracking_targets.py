@@ -34,7 +34,8 @@ from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.augmentation import AugmentationConfig
 from multihmr2_ros.training.data import BatchConfig, Batches
 from multihmr2_ros.training.render_cache import RenderCache
-from multihmr2_ros.training.rendering import RenderCacheConfig, RenderProcesses, open_folder
+from multihmr2_ros.training.render_processes import RenderProcesses
+from multihmr2_ros.training.rendering import RenderCacheConfig, open_folder
 from multihmr2_ros.training.tracking_targets import SAM2_FEATURE_WIDTH, ColorLayout, Sam2Memory
 from multihmr2_ros.training.trainer import Trainer
 from multihmr2_ros.training.training_log import read_log

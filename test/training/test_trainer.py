@@ -112,13 +112,28 @@ def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, rend
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(tmp_path: Path, render_cache: Path) -> None:
+def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(
+    tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
     changed = dataclasses.replace(config().optimisation, learning_rate=2e-3, weight_decay=0.5)
     again = trainer(tmp_path / "run", dataclasses.replace(config(), optimisation=changed))
     again.resume()
     assert {group["peak"] for group in again.optimizer.param_groups} == {2e-3}
     assert {group["weight_decay"] for group in again.optimizer.param_groups} == {0.0, 0.5}
+    [warning] = caplog.messages
+    assert warning.endswith(
+        "is resumed with other settings: steps 6 (before 1), optimisation.learning_rate 0.002 (before 0.0005), "
+        "optimisation.weight_decay 0.5 (before 0.05)"
+    )
+
+
+def test_a_run_is_not_resumed_beyond_its_last_step(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", config(5))
+    run.progress.step = 5
+    run.save()
+    with pytest.raises(UserError, match=r"has done 5 steps, but --steps is 4; give more --steps"):
+        trainer(tmp_path / "run", config(4)).resume()
 
 
 @pytest.mark.parametrize("proposed", [True, False])
@@ -313,8 +328,8 @@ def test_processes_end_together(two_processes: Path) -> None:
 def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path, architecture: str) -> None:
     from multihmr2_ros.network.initialization import initialize
     from multihmr2_ros.simulation.scene import SceneOptions
+    from multihmr2_ros.training.initial_network import compute_mean_rotations
     from multihmr2_ros.training.rendering import RenderCacheConfig, fill_cache, make_scene_renderer, open_folder
-    from multihmr2_ros.training.session import compute_mean_rotations
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     scene = SceneOptions(width=160, height=120, people=(1, 2), distance_m=(1.5, 4.0))
