@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihmr2_ros.cli import options
+from multihmr2_ros.cli.train_checks import check_options
 from multihmr2_ros.cli.train_options import add_arguments
 from multihmr2_ros.errors import UserError
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.training.training_run import train
     from multihmr2_ros.weights import resolve_checkpoint
 
-    _check_numbers(args)
+    check_options(args)
     render_cache = _make_render_cache_config(args)
     if args.render_only:
         if render_cache is None:
@@ -60,8 +61,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--features needs a frozen encoder; add --encoder-rate 0")
     if args.features and network.encoder != "movenet":
         raise UserError("--features needs a network with a pretrained encoder; use --network nano")
-    if args.features and not args.features_only:
-        _refuse_image_options(args)
     lifting = None
     if args.keypoint_steps or args.keypoint_every:
         lifting = LiftingConfig(args.keypoint_steps, args.keypoint_every, args.keypoint_people, args.keypoint_poses)
@@ -93,27 +92,6 @@ def _report(outcome: Outcome) -> int:
     """Print the outcome; return the exit status."""
     print(outcome.message)
     return outcome.exit_status
-
-
-def _check_numbers(args: argparse.Namespace) -> None:
-    """Raise UserError for values that no other configuration checks."""
-    if args.images < 1:
-        raise UserError(f"--images must be 1 or more, got {args.images}")
-    if args.time_limit is not None and not args.time_limit > 0:  # false for NaN, too
-        raise UserError(f"--time-limit must be above 0 minutes, got {args.time_limit:g}")
-    if not 0 <= args.render_share <= 1:
-        raise UserError(f"--render-share must be from 0 to 1, got {args.render_share:g}")
-
-
-def _refuse_image_options(args: argparse.Namespace) -> None:
-    """Raise UserError for options that determine the images of batches, which stored features already contain."""
-    for name in ("coco", "bedlam", "pseudo_truth", "empty_images", "augmentation", "input_size", "square_padding"):
-        if getattr(args, name):
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(
-                f"{option} has no effect on the stored batches of --features; give it when they are written "
-                f"(--features-only), or omit {option}"
-            )
 
 
 def _resolve_encoder_weights(args: argparse.Namespace, network: NetworkConfig) -> Path | None:
@@ -270,8 +248,6 @@ def _open_datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:
         PseudoTruthReader,
     )
 
-    if not 0 <= args.hold_out < 1:
-        raise UserError(f"--hold-out must be at least 0 and below 1, got {args.hold_out}")
     kinds = ((CocoReader, args.coco), (BedlamReader, args.bedlam), (PseudoTruthReader, args.pseudo_truth))
     readers = [reader(images, labels) for reader, given in kinds for images, labels in given]
     kept = [HashSplit(reader, args.hold_out) for reader in readers]

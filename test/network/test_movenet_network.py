@@ -303,13 +303,16 @@ def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
         CachedBatches([tmp_path, tmp_path / "none"], 0)
 
 
+WRITE = ["--features-only", "--batch-size", "1"]
+
+
 @pytest.fixture
 def features(tmp_path: Path, render_cache: Path) -> tuple[Path, list[str]]:
     """Return a folder with the features of a batch, and the options that they were written with."""
     checkpoint.save_network(network(), tmp_path / "tiny.safetensors")
-    data = ["--cache", str(render_cache), "--batch-size", "1", "--features", str(tmp_path / "features")]
+    data = ["--cache", str(render_cache), "--features", str(tmp_path / "features")]
     options = ["train", "--from", str(tmp_path / "tiny.safetensors"), "--encoder-rate", "0", *data]
-    assert main([*options, "--features-only", "--batches", "1"]) == 0
+    assert main([*options, *WRITE, "--batches", "1"]) == 0
     return tmp_path / "features", options
 
 
@@ -330,9 +333,9 @@ def test_a_folder_of_features_takes_no_batches_of_other_options(
 ) -> None:
     folder, options = features
     checkpoint.save_network(network(1), tmp_path / "other.safetensors")
-    assert main([*options, "--features-only", "--batches", "2"]) == 0
+    assert main([*options, *WRITE, "--batches", "2"]) == 0
     changed = [*options, *(word.format(tmp=tmp_path) for word in change)]
-    assert main([*changed, "--features-only", "--batches", "3"]) == 2
+    assert main([*changed, *WRITE, "--batches", "3"]) == 2
     assert message in capsys.readouterr().err
     assert len(list(folder.glob("batch-*"))) == 2
 
@@ -342,7 +345,7 @@ def test_interrupted_writing_of_features_is_not_a_success(
     features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with send_signal_to_loop(signal.SIGINT):
-        assert main([*features[1], "--features-only", "--batches", "1000"]) == 128 + signal.SIGINT
+        assert main([*features[1], *WRITE, "--batches", "1000"]) == 128 + signal.SIGINT
     assert "stopped because SIGINT was received: " in capsys.readouterr().out
 
 
@@ -362,12 +365,13 @@ def test_only_the_encoder_of_the_features_is_trained_on(
     (folder / SETTINGS_FILE).unlink()  # a folder of an earlier version
     check_encoder([folder], network(1))
     assert caplog.messages[-1].endswith("its features may be of another encoder")
-    assert main([*options, "--features-only", "--batches", "2", "--seed", "1"]) == 0
+    assert main([*options, *WRITE, "--batches", "2", "--seed", "1"]) == 0
     assert caplog.messages[-1].endswith("its batches may have other settings")
 
 
 @pytest.mark.parametrize(
-    "more", [["--empty-images", "{tmp}/photographs"], ["--augmentation", "flip=0"], ["--input-size", "64"]]
+    "more",
+    [["--empty-images", "{tmp}/photographs"], ["--augmentation", "flip=0"], ["--batch-size", "1"], ["--k-given", "1"]],
 )
 def test_options_of_images_are_refused_with_stored_features(
     tmp_path: Path, features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], more: list[str]

@@ -101,6 +101,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--loss", "focal_score=0.5"], "--loss must be NAME=NUMBER"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--motions", "{tmp}/none"], "--motions must be a folder"),
         (["--out", "{tmp}/run", "--render-workers", "1"], "--render-workers needs --cache"),
+        (["--render-only", "--cache", "{tmp}/cache", "--render-workers", "-1"], "--render-workers must be 0 or more"),
         (["--render-only"], "--render-only needs --cache"),
         (["--render-only", "--cache", "{tmp}/cache", "--images", "-5"], "--images must be 1 or more"),
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--time-limit", "-5"], "--time-limit must be above 0"),
@@ -132,6 +133,30 @@ def test_mistakes_are_one_line(
     assert message.format(tmp=tmp_path) in error
     assert error.startswith("multihmr2 train: ")
     assert {path.name for path in tmp_path.iterdir()} == {"file", "nested.json", "photograph.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--render-only", "--cache", "c", "--seed", "1"], "--seed has no effect with --render-only; omit --seed"),
+        (["--render-only", "--cache", "c", "--out", "run"], "--out has no effect with --render-only"),
+        (["--features-only", "--features", "f", "--steps", "5"], "--steps has no effect with --features-only"),
+        (["--features", "f", "--hold-out", "0.1"], "--hold-out has no effect on the stored batches of --features"),
+        (["--features", "f", "--render-workers", "2"], "--render-workers has no effect on the stored batches"),
+        (["--cache", "c", "--images", "5"], "--images has no effect without --render-only"),
+        (["--cache", "c", "--batches", "5"], "--batches has no effect without --features-only"),
+        (["--cache", "c", "--hold-out", "0.1"], "--hold-out has no effect without --coco"),
+        (["--cache", "c", "--render-share", "0.1"], "--render-share has no effect without a dataset"),
+        (["--cache", "c", "--most-views", "3"], "--most-views has no effect without --render-workers"),
+        (["--cache", "c", "--keypoint-people", "9"], "--keypoint-people has no effect without --keypoint-steps"),
+        (["--empty-images", "e", "--motions", "m", "--keypoint-steps", "1"], "--motions has no effect without --cache"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["train", *options]) == 2
+    assert capsys.readouterr().err.startswith(f"multihmr2 train: {message}")
 
 
 def test_a_run_without_a_step_leaves_no_folder(
