@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
         time_limit_s=None if args.time_limit is None else 60.0 * args.time_limit,
     )
     if args.features_only:
-        if not args.features or args.batches < 1:
-            raise UserError("--features-only needs --features DIR, the output folder, and --batches of at least 1")
+        if len(args.features) != 1 or args.batches < 1:
+            raise UserError("--features-only needs one --features DIR, the output folder, and --batches of at least 1")
         return _report(write_features(session, args.batches))
     return _report(train(session))
 
@@ -230,6 +230,8 @@ def _make_render_cache_config(args: argparse.Namespace) -> RenderCacheConfig | N
         if args.sam2 is not None:
             raise UserError("--sam2 needs --cache, because only rendered images have masks for SAM2's features")
         return None
+    if args.cache.exists() and not args.cache.is_dir():
+        raise UserError(f"--cache must be a folder, got the file {args.cache}; choose another")
     width, height = options.parse_size(args.render_size)
     folders = {name: getattr(args, name) for name in ("motions", "backgrounds", "textures", "garments")}
     for name, folder in {**folders, "sam2": args.sam2}.items():
@@ -249,6 +251,10 @@ def _open_datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:
     )
 
     kinds = ((CocoReader, args.coco), (BedlamReader, args.bedlam), (PseudoTruthReader, args.pseudo_truth))
-    readers = [reader(images, labels) for reader, given in kinds for images, labels in given]
-    kept = [HashSplit(reader, args.hold_out) for reader in readers]
-    return (*kept, *(EmptyImageReader(folder) for folder in args.empty_images))
+    datasets: list[SampleSource] = []
+    for reader, given in kinds:
+        for images, labels in given:
+            datasets.append(HashSplit(reader(images, labels), args.hold_out))
+            if not len(datasets[-1]):
+                raise UserError(f"expected images for training in {labels}, found none; check the file and --hold-out")
+    return (*datasets, *(EmptyImageReader(folder) for folder in args.empty_images))

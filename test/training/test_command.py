@@ -120,6 +120,12 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run", "--cache", "{tmp}/cache", "--resume"], "expected the state of a training run in"),
         (["--out", "{tmp}/run/1", "--empty-images", "{tmp}", "--encoder-weights", "{tmp}/file"], "{tmp}/file"),
         (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "does not exist"),
+        (["--out", "{tmp}/run", "--coco", "{tmp}", "{tmp}/coco.json"], "expected images for training in {tmp}/coco"),
+        (["--out", "{tmp}/run", "--cache", "{tmp}/file"], "--cache must be a folder, got the file {tmp}/file"),
+        (
+            ["--features-only", "--features", "{tmp}/f", "--features", "{tmp}/g", "--encoder-rate", "0"],
+            "--features-only needs one --features DIR",
+        ),
     ],
 )
 def test_mistakes_are_one_line(
@@ -127,12 +133,13 @@ def test_mistakes_are_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "photograph.jpg").touch()
+    (tmp_path / "coco.json").write_text('{"images": [], "annotations": []}')
     (tmp_path / "nested.json").write_text("[" * 100_000)
     assert main(["train", "--device", "cpu", *(option.format(tmp=tmp_path) for option in options)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.format(tmp=tmp_path) in error
     assert error.startswith("multihmr2 train: ")
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "nested.json", "photograph.jpg"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "nested.json", "photograph.jpg", "coco.json"}
 
 
 @pytest.mark.parametrize(
