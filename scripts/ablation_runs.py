@@ -42,7 +42,7 @@ from multihmr2_ros.training.config import NETWORKS, TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
 from multihmr2_ros.training.feature_cache import PREFIX, SUFFIX, CachedBatches, read_batch
 from multihmr2_ros.training.initial_network import make_network
-from multihmr2_ros.training.losses import LossConfig
+from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.matching import MatchingConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.session import Session

@@ -66,7 +66,7 @@ from multihmr2_ros.simulation.motion.retarget import list_motion_files
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import BatchConfig, Batches, SampleSource
 from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, PoseBank, make_pose_bank
-from multihmr2_ros.training.losses import LossConfig
+from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.readers import EmptyImageReader, PseudoTruthReader
 from multihmr2_ros.training.readers.common import compute_hash_share

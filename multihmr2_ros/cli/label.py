@@ -191,10 +191,11 @@ def _read_annotations(args: argparse.Namespace) -> Annotations:
     from multihmr2_ros.media.sources import list_images
     from multihmr2_ros.progress import make_progress_bar
 
+    paths = list_images(args.source)
     names: list[str] = []
     detect = PeopleDetector(args.detector or DETECTOR, args.pose_estimator or POSE_ESTIMATOR, _resolve_device(args))
     sizes, persons = [], []
-    for path in make_progress_bar(list_images(args.source), name="images", unit="image"):
+    for path in make_progress_bar(paths, name="images", unit="image"):
         try:
             image = read_image(path)
         except UserError as error:

@@ -131,7 +131,7 @@ def _make_training_config(args: argparse.Namespace, network: NetworkConfig, *, c
     from multihmr2_ros.training.augmentation import NO_AUGMENTATION, AugmentationConfig
     from multihmr2_ros.training.config import TrainingConfig
     from multihmr2_ros.training.data import BatchConfig
-    from multihmr2_ros.training.losses import LossConfig
+    from multihmr2_ros.training.loss_config import LossConfig
     from multihmr2_ros.training.matching import MatchingConfig
     from multihmr2_ros.training.optimizer import OptimizerConfig
 

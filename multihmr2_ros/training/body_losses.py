@@ -27,7 +27,8 @@ from multihmr2_ros.training.matched_people import MatchedPeople, PosedPeople, Tr
 
 # Distance outside the image, divided by its longer side. Farther true joints would only train extrapolation.
 MAX_OUTSIDE = 0.5
-MESH_TERMS = frozenset({"vertices", "joints", "reprojection", "keypoint_similarity", "angle"})
+PROJECTION_TERMS = frozenset({"reprojection", "keypoint_similarity", "angle"})
+MESH_TERMS = frozenset({"vertices", "joints"}) | PROJECTION_TERMS
 SIMILARITY_SOFTENING = 2.0  # factor of COCO's sigmas: keypoints with large errors still have a gradient
 MIN_STATURE_M = 0.3
 
@@ -39,69 +40,77 @@ def compute_body_terms(
 
     true: needed for terms of the mesh and of projections; None leaves them out.
     """
-    with_keypoints = people.targets.keypoint_visible.any(-1)
+    targets = people.targets
     shape, rotations = network.person(people.queries)
     shape = shape[:, :PHENOTYPES]
     terms = {}
-    if "track_feature" in weights and people.targets.track_feature.shape[-1] and not network.config.body_colors:
-        feature_error = (network.person.track_feature(people.queries) - people.targets.track_feature).abs().mean(-1)
-        terms["track_feature"] = masked_mean(feature_error, people.targets.has_track_feature)
-    rows = people.targets.has_body.nonzero()[:, 0]
-    found, wanted = rotations[rows], people.targets.rotations[rows]
+    if "track_feature" in weights and targets.track_feature.shape[-1] and not network.config.body_colors:
+        feature_error = (network.person.track_feature(people.queries) - targets.track_feature).abs().mean(-1)
+        terms["track_feature"] = masked_mean(feature_error, targets.has_track_feature)
     if "relative_stature" in weights:
-        terms["relative_stature"] = relative_stature_loss(
-            body.compute_stature(shape),
-            body.compute_stature(people.targets.shape),
-            people.image,
-            people.targets.has_body,
-        )
+        stature, true_stature = body.compute_stature(shape), body.compute_stature(targets.shape)
+        terms["relative_stature"] = relative_stature_loss(stature, true_stature, people.image, targets.has_body)
+    rows = targets.has_body.nonzero()[:, 0]
     if "shape" in weights:
-        terms["shape"] = masked_mean((shape[rows] - people.targets.shape[rows]).abs())
-    posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]
-    error = (found - wanted).abs()
+        terms["shape"] = masked_mean((shape[rows] - targets.shape[rows]).abs())
+    columns = network.person.predict_rotation_6d(people.queries[rows])
+    terms |= _compute_rotation_terms(rotations[rows], columns, targets.rotations[rows], body, weights)
+    if true is not None and weights & MESH_TERMS:
+        rows = (targets.has_body | targets.keypoint_visible.any(-1)).nonzero()[:, 0]
+        found = pose_people(body, shape[rows], rotations[rows])
+        terms |= _compute_mesh_terms(found, rows, people, true, weights)
+        if weights & PROJECTION_TERMS:
+            terms |= _compute_projection_terms(found, rows, people, true, body, weights)
+    return terms
+
+
+def _compute_rotation_terms(
+    rotations: Tensor, columns: Tensor, true_rotations: Tensor, body: Body, weights: set[str]
+) -> dict[str, Tensor]:
+    """Return the terms of rotations, predicted and true (n, 163, 3, 3), and of predicted columns (n, 163, 3, 2)."""
+    posed = (~body.unposed_bones).flatten().nonzero()[1:, 0]  # without the root
+    error = (rotations - true_rotations).abs()
+    column_error = (columns - true_rotations[..., :2]).square()
+    terms = {}
     if "root" in weights:
         terms["root"] = masked_mean(error[:, 0])
     if "pose" in weights:
         terms["pose"] = masked_mean(error[:, posed])
-    column_error = (network.person.predict_rotation_6d(people.queries[rows]) - wanted[..., :2]).square()
     if "root_columns" in weights:
         terms["root_columns"] = masked_mean(column_error[:, 0])
     if "pose_columns" in weights:
         terms["pose_columns"] = masked_mean(column_error[:, posed])
-    if true is not None and weights & MESH_TERMS:
-        either = (people.targets.has_body | with_keypoints).nonzero()[:, 0]
-        terms |= _compute_mesh_terms(
-            pose_people(body, shape[either], rotations[either]), either, people, true, body, weights
-        )
     return terms
 
 
 def _compute_mesh_terms(
-    found: PosedPeople, rows: Tensor, people: MatchedPeople, true: TrueBodies, body: Body, weights: set[str]
+    found: PosedPeople, rows: Tensor, people: MatchedPeople, true: TrueBodies, weights: set[str]
 ) -> dict[str, Tensor]:
-    """Return the terms that need posed bodies; found: the predicted bodies of the given rows of people."""
+    """Return the terms of vertices and joints from the pelvis; found: predicted bodies of the given rows of people."""
     with_body = people.targets.has_body[rows].nonzero()[:, 0]
-    truth_rows = true.rows
     terms = {}
     if "vertices" in weights:
         terms["vertices"] = masked_mean((found.vertices[with_body] - true.posed.vertices).abs())
     if "joints" in weights:
         terms["joints"] = masked_mean((found.joints[with_body] - true.posed.joints).abs())
-    if not weights & {"reprojection", "keypoint_similarity", "angle"}:
-        return terms
-    places = people.center[rows] - found.center_offset
-    with torch.no_grad():
-        true_joints = true.posed.joints + true.pelvis[:, None]
-        pixels, ahead = project(true_joints, people.targets.k[truth_rows, None])
-        usable = ahead & _is_near_image(pixels, people.image_size)
-        usable &= (people.targets.has_place & people.targets.has_k)[truth_rows, None]
-    groups = [_flatten_points(found.joints[with_body] + places[with_body, None], pixels, usable, people.k[truth_rows])]
-    annotated = people.targets.keypoint_visible[rows].any(-1).nonzero()[:, 0]
+    return terms
+
+
+def _compute_projection_terms(
+    found: PosedPeople, rows: Tensor, people: MatchedPeople, true: TrueBodies, body: Body, weights: set[str]
+) -> dict[str, Tensor]:
+    """Return the terms of joints and keypoints in the image; found: predicted bodies of the given rows of people."""
+    targets, terms = people.targets, {}
+    pelvis = people.center[rows] - found.center_offset
+    with_body = targets.has_body[rows].nonzero()[:, 0]
+    joints = found.joints[with_body] + pelvis[with_body, None]
+    groups = [_flatten_points(joints, *_project_true_joints(people, true), people.k[true.rows])]
+    annotated = targets.keypoint_visible[rows].any(-1).nonzero()[:, 0]
     if len(annotated):
+        points = regress_low_mesh_keypoints(body, found.vertices[annotated]) + pelvis[annotated, None]
         annotated_rows = rows[annotated]
-        points = regress_low_mesh_keypoints(body, found.vertices[annotated]) + places[annotated, None]
-        keypoints, visible = people.targets.keypoints[annotated_rows], people.targets.keypoint_visible[annotated_rows]
-        k, box = people.k[annotated_rows], people.targets.box[annotated_rows]
+        keypoints, visible = targets.keypoints[annotated_rows], targets.keypoint_visible[annotated_rows]
+        k, box = people.k[annotated_rows], targets.box[annotated_rows]
         groups.append(_flatten_points(points, keypoints, visible, k))
         if "keypoint_similarity" in weights:
             terms["keypoint_similarity"] = keypoint_similarity_loss(points, keypoints, visible, k, box)
@@ -111,6 +120,15 @@ def _compute_mesh_terms(
     if "angle" in weights:
         terms["angle"] = angular_loss(points, pixels, usable, k, people.image_size)
     return terms
+
+
+@torch.no_grad()
+def _project_true_joints(people: MatchedPeople, true: TrueBodies) -> tuple[Tensor, Tensor]:
+    """Return the pixels (n, 163, 2) of the true bodies' joints, and (n, 163) whether they supervise projections."""
+    targets = people.targets
+    pixels, ahead = project(true.posed.joints + true.pelvis[:, None], targets.k[true.rows, None])
+    is_known = (targets.has_place & targets.has_k)[true.rows, None]
+    return pixels, ahead & _is_near_image(pixels, people.image_size) & is_known
 
 
 def _flatten_points(points: Tensor, pixels: Tensor, usable: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.config import MULTI_HMR, MULTI_HMR_CAMERA, NANO, SCRATCH, NetworkConfig
 from multihmr2_ros.training.data import BatchConfig
-from multihmr2_ros.training.losses import LossConfig
+from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
 
 MAX_SEED = 2**63 - 1  # of PyTorch

@@ -44,9 +44,10 @@ from multihmr2_ros.simulation.motion.retarget import list_motion_files
 from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
 from multihmr2_ros.training.augmentation import list_mirrored_keypoints
 from multihmr2_ros.training.body_losses import compute_body_terms
+from multihmr2_ros.training.detection_losses import compute_place_terms
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.loss_functions import project
-from multihmr2_ros.training.losses import LossConfig, compute_place_terms
 from multihmr2_ros.training.matched_people import MatchedPeople, MatchedTargets, TrueBodies, pose_people
 
 CAMERA_FROM_HEADING = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # x right, y down, z away
@@ -244,7 +245,7 @@ def compute_lifting_losses(
     depth = depth_from_nearness(log_nearness, batch.k[:, 0, 0])
     center = back_project(location[:, None], depth[:, None], batch.k)[:, 0]
     people = dataclasses.replace(people, queries=content, location=location, log_nearness=log_nearness, center=center)
-    weights = {item.name for item in dataclasses.fields(config) if getattr(config, item.name)} - {"track_feature"}
+    weights = config.active - {"track_feature"}
     # The projection of a center near the camera plane or behind it is no place in the image.
     terms = compute_place_terms(people.select(people.targets.has_place), config)
     # Meshes take most of the time: their terms are computed for a part of the people.

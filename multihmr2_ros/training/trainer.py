@@ -18,29 +18,26 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import Dataset
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.hardware import list_bf16_instructions, read_cpu_description
-from multihmr2_ros.network.model import MultiHMR2, TrainingOutputs
+from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.progress import make_progress_bar
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch
 from multihmr2_ros.training.distributed import ProcessGroup
-from multihmr2_ros.training.lifting import KeypointBatch, compute_lifting_losses
-from multihmr2_ros.training.losses import LossConfig, compute_losses
+from multihmr2_ros.training.loading import load_batches
+from multihmr2_ros.training.objective import TrainingObjective, resolve_precision
 from multihmr2_ros.training.optimizer import (
     Ema,
     compute_rate_factor,
@@ -49,7 +46,6 @@ from multihmr2_ros.training.optimizer import (
     make_optimizer,
     set_rate,
 )
-from multihmr2_ros.training.patches import assign_patches
 from multihmr2_ros.training.state import TrainingProgress, load_state, save_state
 from multihmr2_ros.training.training_log import TrainingLog
 from multihmr2_ros.training.validation import validate
@@ -71,39 +67,6 @@ class Hooks:
     stop: Callable[[], bool] = lambda: False
     should_wait: Callable[[int], bool] = lambda images: False
     compute_views: Callable[[int], float] | None = None
-
-
-class TrainingObjective(nn.Module):
-    """Loss terms of a batch in one module; DistributedDataParallel must cover all uses of parameters."""
-
-    def __init__(
-        self, network: MultiHMR2, body: Body, config: LossConfig, precision: str, reference: MultiHMR2 | None
-    ) -> None:
-        super().__init__()
-        self.network = network
-        # In a dictionary, so that they are no submodules: neither is trained or synchronized between processes.
-        self._fixed: dict[str, Any] = {"body": body, "reference": reference}
-        self.config = config
-        self.bf16 = precision == "bf16"
-
-    def forward(self, batch: Batch | KeypointBatch) -> dict[str, Tensor]:
-        """Return the weighted terms by name. The network runs under autocast; bodies and losses are in float32."""
-        if isinstance(batch, KeypointBatch):
-            return compute_lifting_losses(self.network, batch, self._fixed["body"], self.config)
-        outputs = self._predict(self.network, batch)
-        reference = None
-        if self._fixed["reference"] is not None:
-            with torch.no_grad():
-                reference = (self._fixed["reference"], self._predict(self._fixed["reference"], batch))
-        return compute_losses(self.network, outputs, batch.targets, self._fixed["body"], self.config, reference)
-
-    def _predict(self, network: MultiHMR2, batch: Batch) -> TrainingOutputs:
-        patches = None
-        if network.config.is_multi_hmr:
-            height, width = batch.image.shape[-2:]
-            patches = assign_patches(batch.targets, (height, width), network.config.patch_size).is_center
-        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.bf16):
-            return network.predict_for_training(batch.image, batch.targets.k, batch.k_given, batch.features, patches)
 
 
 class Trainer:
@@ -190,6 +153,21 @@ class Trainer:
         terms = self._objective(batch)
         total = torch.stack(list(terms.values())).sum()
         values = dict(zip([*terms, "loss"], torch.stack([*terms.values(), total]).tolist(), strict=True))
+        self._refuse_broken_loss(values, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = limit_gradients(self.network, self.config.optimisation)
+        self._update(norm, batch)
+        return values, norm
+
+    def save(self) -> None:
+        """Write the run's state and the averaged weights."""
+        if self.processes.is_first:
+            save_state(self.folder, self.network, self.ema, self.optimizer, self.progress, self.config)
+        self.processes.wait()
+
+    def _refuse_broken_loss(self, values: dict[str, float], batch: Batch) -> None:
+        """Raise UserError if the loss is not finite in any process; values: the terms and the loss, of this process."""
         is_broken = not math.isfinite(values["loss"])
         # All processes must end, or the others would wait forever.
         if self.processes.reduce_any(is_broken, self.device):
@@ -202,17 +180,6 @@ class Trainer:
                 f"the loss is not finite at step {self.progress.step} ({listed}; images: {', '.join(batch.origins)}); "
                 "resume with a lower --learning-rate"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = limit_gradients(self.network, self.config.optimisation)
-        self._update(norm, batch)
-        return values, norm
-
-    def save(self) -> None:
-        """Write the run's state and the averaged weights."""
-        if self.processes.is_first:
-            save_state(self.folder, self.network, self.ema, self.optimizer, self.progress, self.config)
-        self.processes.wait()
 
     def _update(self, gradient_norm: float, batch: Batch) -> None:
         if math.isfinite(gradient_norm):
@@ -242,24 +209,29 @@ class Trainer:
         bar.update()
 
     def _log_validate_and_save(self, meter: _Meter, hooks: Hooks, bar: Any, stopping: bool) -> None:
-        """Log, validate and save, each at its interval."""
+        """Log, validate, draw and save, each at its interval; log and draw also at the end or a stop."""
         step, config = self.progress.step, self.config
-        last = stopping or step == config.steps
-        if self.log is not None and (step % config.log_steps == 0 or last):
-            metrics = meter.pop_metrics()
-            metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]  # of the first group, not the encoder
-            if hooks.compute_views is not None:
-                metrics["views"] = hooks.compute_views(self.progress.images)
-            metrics |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
-            self.log.add(step, "train", metrics)
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}", images_per_s=f"{metrics['images_per_s']:.1f}")
-        if self.log is not None and self.held_out and (step % config.validate_steps == 0 or step == config.steps):
-            self.log.add(step, "validation", validate(self.ema.network, self.body, self.held_out, self.device))
-        if self.log is not None and (step % config.validate_steps == 0 or last):
-            self.log.draw()
-        if step % config.checkpoint_steps == 0 and not last:
+        is_last = stopping or step == config.steps
+        if self.log is not None:  # in the first process
+            if step % config.log_steps == 0 or is_last:
+                self._log_metrics(self.log, meter, hooks, bar)
+            if self.held_out and (step % config.validate_steps == 0 or step == config.steps):
+                self.log.add(step, "validation", validate(self.ema.network, self.body, self.held_out, self.device))
+            if step % config.validate_steps == 0 or is_last:
+                self.log.draw()
+        if step % config.checkpoint_steps == 0 and not is_last:
             self.save()
         meter.restart()
+
+    def _log_metrics(self, log: TrainingLog, meter: _Meter, hooks: Hooks, bar: Any) -> None:
+        """Log the means since the last line, and show the loss beside the progress bar."""
+        metrics = meter.pop_metrics()
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]  # of the first group, not the encoder
+        if hooks.compute_views is not None:
+            metrics["views"] = hooks.compute_views(self.progress.images)
+        metrics |= {"images": float(self.progress.images), "seconds": self.progress.seconds}
+        log.add(self.progress.step, "train", metrics)
+        bar.set_postfix(loss=f"{metrics['loss']:.3f}", images_per_s=f"{metrics['images_per_s']:.1f}")
 
 
 class _Meter:
@@ -298,90 +270,3 @@ class _Meter:
         metrics |= {"images_per_s": self._images / seconds, "held": self.waited_s / seconds}
         self._reset()
         return metrics
-
-
-def resolve_precision(config: TrainingConfig, device: torch.device) -> str:
-    """Return fp32 or bf16; "auto" is bf16 on hardware that computes in it. Raises UserError for bf16 on other
-    hardware."""
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = bool(list_bf16_instructions(read_cpu_description()))
-    if config.precision == "bf16" and not able:
-        raise UserError("precision 'bf16' needs a device with bfloat16 support; use fp32 or auto")
-    return "bf16" if able and config.precision != "fp32" else "fp32"
-
-
-def load_batches(batches: Dataset[Batch], steps: range, workers: int) -> Iterator[Batch]:
-    """Yield the batches of the steps, made by a number of loader processes; 0: by this process.
-
-    Raises UserError of the data set, also from a loader process, and if a loader process ends unexpectedly.
-    """
-    loader: DataLoader[Batch] = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        prefetch_factor=3 if workers else None,
-        worker_init_fn=_ignore_worker_signals,
-    )
-    with _ignore_child_signals(), _stop_opencv_threads():
-        loaded = iter(loader)
-    try:
-        yield from loaded
-    except UserError as error:
-        # PyTorch puts a loader process's traceback before the message, and UserError a ? for each line break.
-        _, is_remote, message = str(error).rpartition("UserError: ")
-        raise UserError(message.removesuffix("?") if is_remote else message) from None
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a loader process ended unexpectedly ({error}); if memory was full, use fewer --loader-workers; "
-            "continue with --resume"
-        ) from None
-    finally:
-        if workers:
-            # Otherwise they run as long as this iterator is referred to, for example by the traceback of an error, and
-            # Python waits for them at its end.
-            loaded._shutdown_workers()  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _ignore_child_signals() -> Iterator[None]:
-    """Restore the SIGCHLD handler at the end: DataLoader's would raise anywhere in a step.
-
-    Without it, a dead loader process is noticed when the next batch is read.
-    """
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-
-
-@contextmanager
-def _stop_opencv_threads() -> Iterator[None]:
-    """Let OpenCV use one thread in the block, and so in the processes that it starts.
-
-    A child of a process with OpenCV threads has their locks without the threads, and would wait for them forever.
-    """
-    import cv2
-
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-def _ignore_worker_signals(worker: int) -> None:
-    """Set up a loader process: one thread, SIGINT, SIGTERM and SIGHUP ignored.
-
-    SLURM and systemd send SIGTERM to every process of a job, and a closed terminal SIGHUP, but only the trainer handles
-    them: it ends its loaders, and they also end when it dies.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)

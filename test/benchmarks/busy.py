@@ -65,7 +65,8 @@ def training_step(threads: int) -> Callable[[], object]:
     from multihmr2_ros.network.config import NANO
     from multihmr2_ros.network.initialization import initialize
     from multihmr2_ros.network.model import MultiHMR2
-    from multihmr2_ros.training.losses import LossConfig, compute_losses
+    from multihmr2_ros.training.loss_config import LossConfig
+    from multihmr2_ros.training.losses import compute_losses
     from test.helpers.nano_network import random_targets
 
     torch.manual_seed(0)

@@ -38,7 +38,8 @@ from multihmr2_ros.network.config import SCRATCH
 from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import PHENOTYPES, MultiHMR2
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
-from multihmr2_ros.training.losses import LossConfig, compute_losses
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.matching import MatchingConfig
 from test.helpers.nano_network import random_targets
 

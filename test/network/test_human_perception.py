@@ -41,7 +41,8 @@ from multihmr2_ros.network.human_perception import (
 from multihmr2_ros.network.initialization import PRIOR_DEPTH_M, initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.people import BONE_COUNT
-from multihmr2_ros.training.losses import LossConfig, compute_losses
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.patches import assign_patches
 from test.helpers.nano_network import TINY_MULTI_HMR as TINY
 from test.helpers.nano_network import multi_hmr, random_targets

@@ -59,7 +59,8 @@ from multihmr2_ros.training.lifting import (
     make_pose_bank,
     simulate_detected_keypoints,
 )
-from multihmr2_ros.training.losses import LossConfig, compute_losses
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.optimizer import OptimizerConfig, limit_gradients, make_optimizer
 from multihmr2_ros.training.readers import EmptyImageReader, HashSplit

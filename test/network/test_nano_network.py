@@ -35,7 +35,8 @@ from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.decoder import compute_relative_positions
 from multihmr2_ros.network.initialization import PRIOR_DEPTH_M, initialize
 from multihmr2_ros.network.model import MultiHMR2
-from multihmr2_ros.training.losses import LossConfig, compute_losses
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.losses import compute_losses
 from test.helpers.nano_network import TINY, nano_network, random_targets
 
 SIZE = (192, 256)

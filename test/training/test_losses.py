@@ -34,16 +34,16 @@ from multihmr2_ros.network.model import (
     intrinsics_from_horizontal_fov,
 )
 from multihmr2_ros.training.body_losses import relative_stature_loss
-from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
-from multihmr2_ros.training.losses import (
-    LossConfig,
-    compute_losses,
+from multihmr2_ros.training.detection_losses import (
     field_of_view_loss,
     heatmap_loss,
     relative_depth_loss,
     relative_metric_loss,
     score_loss,
 )
+from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.matched_people import pose_people
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.targets import Targets

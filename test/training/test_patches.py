@@ -28,7 +28,8 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import MULTI_HMR
 from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2, back_project
-from multihmr2_ros.training.losses import LossConfig, compute_losses
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.patches import assign_patches, match_patches, patch_score_loss
 from multihmr2_ros.training.session import Session
 from multihmr2_ros.training.session_batches import mix_keypoint_batches
@@ -151,7 +152,7 @@ def test_the_loop_trains_saves_and_resumes(tmp_path: Path, render_cache: Path) -
 
 def test_a_model_of_the_other_architecture_can_be_the_reference(render_cache: Path) -> None:
     """The consistency terms compare people that both models match, each in its own way."""
-    from multihmr2_ros.training.trainer import TrainingObjective
+    from multihmr2_ros.training.objective import TrainingObjective
 
     sizes = dataclasses.replace(TINY_MULTI_HMR, image_size=96, max_grid=6)
     torch.manual_seed(0)

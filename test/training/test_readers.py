@@ -29,7 +29,8 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.media.export import save_image
 from multihmr2_ros.training.data import collate
-from multihmr2_ros.training.losses import LossConfig, compute_losses
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.readers import BedlamReader, CocoReader, PseudoTruthReader
 from multihmr2_ros.training.readers.bedlam import BODY_25
 from multihmr2_ros.training.readers.common import center_from_keypoints

@@ -36,12 +36,13 @@ from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.augmentation import NO_AUGMENTATION
 from multihmr2_ros.training.data import Batch, BatchConfig, Batches, make_held_out_batches
 from multihmr2_ros.training.distributed import choose_device, connect_processes
-from multihmr2_ros.training.losses import LossConfig
+from multihmr2_ros.training.loss_config import LossConfig
+from multihmr2_ros.training.objective import TrainingObjective
 from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.patches import assign_patches
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.state import list_state_paths
-from multihmr2_ros.training.trainer import Hooks, Trainer, TrainingObjective
+from multihmr2_ros.training.trainer import Hooks, Trainer
 from multihmr2_ros.training.training_log import read_log
 from multihmr2_ros.training.validation import validate
 from test import paths
@@ -211,7 +212,7 @@ def test_loader_processes_start_although_opencv_has_threads(tmp_path: Path) -> N
     program = """
 import cv2, numpy as np
 from torch.utils.data import Dataset
-from multihmr2_ros.training.trainer import load_batches
+from multihmr2_ros.training.loading import load_batches
 
 class Numbers(Dataset):
     def __getitem__(self, step):
