@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from multihmr2_ros.training.config import TrainingConfig
     from multihmr2_ros.training.data import SampleSource
     from multihmr2_ros.training.rendering import RenderCacheConfig
+    from multihmr2_ros.training.session import Session
     from multihmr2_ros.training.stopping import Outcome
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -40,31 +41,40 @@ HELP = "train a network on rendered people and on datasets"
 
 def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.training.feature_writing import write_features
-    from multihmr2_ros.training.lifting import LiftingConfig
     from multihmr2_ros.training.render_processes import fill_render_cache
-    from multihmr2_ros.training.session import Session
     from multihmr2_ros.training.training_run import train
-    from multihmr2_ros.weights import resolve_checkpoint
 
     check_options(args)
-    render_cache = _make_render_cache_config(args)
+    render_cache = None if args.cache is None else _make_render_cache_config(args)
     if args.render_only:
-        if render_cache is None:
-            raise UserError("--render-only needs --cache, the folder of the rendered images")
+        assert render_cache is not None
         return _report(fill_render_cache(render_cache, args.images, args.render_workers))
-    if args.out is None and not args.features_only:
-        raise UserError("expected --out DIR, the folder for the run's state, weights, log and curves")
+    session = _make_session(args, render_cache)
+    if args.features_only:
+        return _report(write_features(session, args.batches))
+    return _report(train(session))
+
+
+def _report(outcome: Outcome) -> int:
+    """Print the outcome; return the exit status."""
+    print(outcome.message)
+    return outcome.exit_status
+
+
+def _make_session(args: argparse.Namespace, render_cache: RenderCacheConfig | None) -> Session:
+    from multihmr2_ros.training.lifting import LiftingConfig
+    from multihmr2_ros.training.session import Session
+    from multihmr2_ros.weights import resolve_checkpoint
+
     start_from = None if args.start_from is None else resolve_checkpoint(args.start_from)
     reference = None if args.consistency_with is None else resolve_checkpoint(args.consistency_with)
     network = _make_network_config(args, start_from)
-    if args.features and args.encoder_rate:
-        raise UserError("--features needs a frozen encoder; add --encoder-rate 0")
     if args.features and network.encoder != "movenet":
         raise UserError("--features needs a network with a pretrained encoder; use --network nano")
     lifting = None
     if args.keypoint_steps or args.keypoint_every:
         lifting = LiftingConfig(args.keypoint_steps, args.keypoint_every, args.keypoint_people, args.keypoint_poses)
-    session = Session(
+    return Session(
         out=args.out,
         network=network,
         training=_make_training_config(args, network, consistency=reference is not None),
@@ -81,17 +91,6 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         time_limit_s=None if args.time_limit is None else 60.0 * args.time_limit,
     )
-    if args.features_only:
-        if len(args.features) != 1 or args.batches < 1:
-            raise UserError("--features-only needs one --features DIR, the output folder, and --batches of at least 1")
-        return _report(write_features(session, args.batches))
-    return _report(train(session))
-
-
-def _report(outcome: Outcome) -> int:
-    """Print the outcome; return the exit status."""
-    print(outcome.message)
-    return outcome.exit_status
 
 
 def _resolve_encoder_weights(args: argparse.Namespace, network: NetworkConfig) -> Path | None:
@@ -220,16 +219,10 @@ def _convert_number(number: float, kind: type[float]) -> float:
     return converted
 
 
-def _make_render_cache_config(args: argparse.Namespace) -> RenderCacheConfig | None:
+def _make_render_cache_config(args: argparse.Namespace) -> RenderCacheConfig:
     from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.rendering import RenderCacheConfig
 
-    if args.cache is None:
-        if args.render_workers:
-            raise UserError("--render-workers needs --cache, the folder of the rendered images")
-        if args.sam2 is not None:
-            raise UserError("--sam2 needs --cache, because only rendered images have masks for SAM2's features")
-        return None
     if args.cache.exists() and not args.cache.is_dir():
         raise UserError(f"--cache must be a folder, got the file {args.cache}; choose another")
     width, height = options.parse_size(args.render_size)

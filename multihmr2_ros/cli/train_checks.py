@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checks the options of `multihmr2 train`: numbers that no configuration checks, and options without effect."""
+"""Checks the options of `multihmr2 train`: numbers that no configuration checks, and options beside each other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,18 @@ NETWORK = ("network", "start_from", "encoder_weights", "encoder_rate", "loss", "
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raise UserError for a number out of range, or for an option that would have no effect beside the others."""
+    """Raise UserError for options that cannot be used, or would have no effect, beside the others."""
+    _check_numbers(args)
+    given = _list_given_options(args)
+    for reason, names in _list_unused(args):
+        for name in names:
+            if name in given:
+                raise UserError(f"{given[name]} has no effect {reason}; omit {given[name]}")
+    _check_needed(args)
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Raise UserError for a number out of its range."""
     if args.images < 1:
         raise UserError(f"--images must be 1 or more, got {args.images}")
     if args.render_workers < 0:
@@ -52,11 +63,25 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--render-share must be from 0 to 1, got {args.render_share:g}")
     if not 0 <= args.hold_out < 1:
         raise UserError(f"--hold-out must be at least 0 and below 1, got {args.hold_out:g}")
-    given = _list_given_options(args)
-    for reason, names in _list_unused(args):
-        for name in names:
-            if name in given:
-                raise UserError(f"{given[name]} has no effect {reason}; omit {given[name]}")
+    if args.batches < 1:
+        raise UserError(f"--batches must be 1 or more, got {args.batches}")
+
+
+def _check_needed(args: argparse.Namespace) -> None:
+    """Raise UserError for an option that needs another one."""
+    if args.cache is None:
+        if args.render_only:
+            raise UserError("--render-only needs --cache, the folder of the rendered images")
+        if args.render_workers:
+            raise UserError("--render-workers needs --cache, the folder of the rendered images")
+        if args.sam2 is not None:
+            raise UserError("--sam2 needs --cache, because only rendered images have masks for SAM2's features")
+    if args.out is None and not (args.render_only or args.features_only):
+        raise UserError("expected --out DIR, the folder for the run's state, weights, log and curves")
+    if args.features_only and len(args.features) != 1:
+        raise UserError("--features-only needs one --features DIR, the output folder")
+    if args.features and args.encoder_rate:
+        raise UserError("--features needs a frozen encoder; add --encoder-rate 0")
 
 
 def _list_unused(args: argparse.Namespace) -> list[tuple[str, tuple[str, ...]]]:

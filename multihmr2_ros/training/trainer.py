@@ -182,6 +182,7 @@ class Trainer:
             )
 
     def _update(self, gradient_norm: float, batch: Batch) -> None:
+        """Update the weights and their average, unless the gradient is not finite."""
         if math.isfinite(gradient_norm):
             self.optimizer.step()
             self.ema.update(self.network)
@@ -203,6 +204,7 @@ class Trainer:
             meter.waited_s += 0.5
 
     def _advance(self, batch: Batch, meter: _Meter, bar: Any) -> None:
+        """Count the finished step."""
         self.progress.step += 1
         self.progress.images += len(batch.origins) * self.processes.count
         self.progress.seconds += meter.end_lap()

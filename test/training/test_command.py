@@ -16,8 +16,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,14 +28,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 
 import pytest
 import torch
 
 from multihmr2_ros.cli.main import main
+from multihmr2_ros.cli.train_checks import check_options
+from multihmr2_ros.cli.train_options import add_arguments
 from multihmr2_ros.training.state import list_state_paths
 from multihmr2_ros.training.stopping import StopRequest, stop_on_signals
 from multihmr2_ros.training.training_log import read_log
+from test import paths
 from test.helpers.signals import send_signal_to_loop, stop_ignoring_signals
 from test.helpers.training_runs import NETWORK
 
@@ -164,6 +171,23 @@ def test_options_without_effect_are_refused(
 ) -> None:
     assert main(["train", *options]) == 2
     assert capsys.readouterr().err.startswith(f"multihmr2 train: {message}")
+
+
+def read_documented_commands() -> list[list[str]]:
+    """Return the arguments of the `multihmr2 train` commands of docs/training.md, with the variables of its recipe."""
+    text = (paths.ROOT / "docs" / "training.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    variables = dict(re.findall(r'^([A-Z]+)="(.*)"$', text, re.MULTILINE))
+    lines = [line for line in text.splitlines() if line.startswith("multihmr2 train ") and "…" not in line]
+    return [shlex.split(Template(line).substitute(variables))[1:] for line in lines]
+
+
+def test_documented_commands_have_no_options_without_effect() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    commands = read_documented_commands()
+    assert len(commands) >= 8
+    for _, *options in commands:
+        check_options(parser.parse_args(options))
 
 
 def test_a_run_without_a_step_leaves_no_folder(
