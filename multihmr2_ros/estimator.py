@@ -228,9 +228,9 @@ class Estimator:
             self.body, self.surface = body, _make_surface(body)
         self.config = config
 
-    def reset(self, *, restart_ids: bool = False) -> None:
-        """Delete all tracks. Their ids are not reused; with restart_ids, ids begin at 0 again, for another input."""
-        self.tracker.reset(restart_ids=restart_ids)
+    def reset(self) -> None:
+        """Delete all tracks. Track ids are not reused."""
+        self.tracker.reset()
 
     @property
     def _longest_side(self) -> int:

@@ -164,9 +164,6 @@ def _run_source(
 ) -> None:
     """Estimate people in every frame of one input, in order, write the results, and print a summary line.
 
-    Results do not depend on the other inputs: ids begin at 0. Within a folder of images, which are independent of each
-    other, they count up.
-
     Raises UserError for a damaged input, after its results are written.
     """
     from multihmr2_ros.progress import make_progress_bar
@@ -174,7 +171,7 @@ def _run_source(
     is_video, kinds = source.fps is not None, _choose_kinds(source, chosen)
     frames = people_seen = 0
     sizes = _ImageSizeChecker(path, with_k=intrinsics.k is not None, with_video="video" in kinds)
-    estimator.reset(restart_ids=True)
+    estimator.reset()
     with contextlib.ExitStack() as stack:
         results = ResultWriter(out, source, kinds, estimator, stack, viewer)
         bar = stack.enter_context(make_progress_bar(source, name=path.name, unit="frame", total=source.frame_count))

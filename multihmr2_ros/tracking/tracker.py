@@ -125,10 +125,8 @@ class Tracker:
         self._mark_lost(track_ids)
         return update_tracks(detections, tracked, tracks, fixed_from_camera, stamp_s, self.config)
 
-    def reset(self, *, restart_ids: bool = False) -> None:
-        """Remove all tracks and the time. Ids continue to count up; with restart_ids, they begin at 0 again."""
-        if restart_ids:
-            self._next_id = 0
+    def reset(self) -> None:
+        """Remove all tracks and the time. Ids continue to count up."""
         self._tracks = {}
         self._bank.clear()
         self._is_running = False
