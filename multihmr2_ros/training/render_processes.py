@@ -21,6 +21,8 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -59,7 +61,7 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> O
                 while renderers.running and not stop():
                     time.sleep(0.5)
                     bar.update(count_images() - bar.n)
-                if renderers.failed and not stop():  # a signal to the whole job ends the renderers, too
+                if renderers.failed:
                     raise UserError(f"{renderers.failed} of {workers} renderers failed; their messages are above")
     held = f"{config.folder} contains {len(RenderCache(config.folder))} training images"
     if stop() and len(RenderCache(config.folder)) < images:
@@ -74,7 +76,8 @@ class RenderProcesses:
         self, config: RenderCacheConfig, workers: int, *, images: int | None = None, niceness: int = 10
     ) -> None:
         context = multiprocessing.get_context("spawn")
-        self._stop = context.Event()
+        with _block_signals():  # the first event starts a process that removes leftover semaphores
+            self._stop = context.Event()
         self._processes = [
             context.Process(
                 target=_run_worker, args=(config, worker, workers, images, niceness, self._stop), daemon=True
@@ -83,8 +86,9 @@ class RenderProcesses:
         ]
 
     def __enter__(self) -> RenderProcesses:
-        for process in self._processes:
-            process.start()
+        with _block_signals():
+            for process in self._processes:
+                process.start()
         return self
 
     def __exit__(
@@ -94,7 +98,7 @@ class RenderProcesses:
         for process in self._processes:
             process.join(timeout=10)
             if process.is_alive():
-                process.terminate()
+                process.kill()
                 process.join()
 
     @property
@@ -108,12 +112,23 @@ class RenderProcesses:
         return sum(process.exitcode not in (None, 0) for process in self._processes)
 
 
+@contextmanager
+def _block_signals() -> Iterator[None]:
+    """Block SIGINT, SIGTERM and SIGHUP in the block, and always in the processes that are started in it.
+
+    A terminal or a scheduler sends them to all processes of a job, but only this one handles them, after the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run_worker(
     config: RenderCacheConfig, worker: int, workers: int, images: int | None, niceness: int, stop: Any
 ) -> None:
-    """Run a renderer process: one thread, low priority, ignores SIGINT (Ctrl-C), which the parent handles."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Run a renderer process: one thread, low priority."""
     logging.basicConfig(format=f"renderer {worker}: %(message)s", level=logging.INFO)
     torch.set_num_threads(1)
     os.nice(niceness)

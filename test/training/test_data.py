@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -298,6 +300,11 @@ def test_renderers_end_with_the_block(tmp_path: Path) -> None:
     config = RenderCacheConfig(tmp_path, SceneOptions(width=64, height=48))
     open_folder(config)
     with RenderProcesses(config, 1, niceness=0) as renderers:
+        [process] = multiprocessing.active_children()
+        assert process.pid is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # to the whole job: only the parent handles them
+            os.kill(process.pid, number)
+        time.sleep(0.2)
         assert renderers.running == 1
     assert renderers.running == 0
 
