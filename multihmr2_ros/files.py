@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from multihmr2_ros.errors import UserError
 
 Self = TypeVar("Self", bound="WholeFile")
 
+ABANDONED_S = 600.0  # a temporary file of this age belongs to a killed process
 _temporary_paths: set[Path] = set()  # of this process
 
 
@@ -78,6 +80,14 @@ def remove_temporaries() -> None:
     """
     while _temporary_paths:
         remove_temporary(_temporary_paths.pop())
+
+
+def remove_abandoned_temporaries(folder: Path, prefix: str) -> None:
+    """Remove old temporary files of the paths in a folder that begin with prefix: a killed process left them."""
+    for temporary in folder.glob(f".{prefix}*.tmp"):
+        with suppress(OSError):
+            if time.time() - temporary.stat().st_mtime > ABANDONED_S:
+                temporary.unlink()
 
 
 def make_ffmpeg_path(path: Path) -> str:

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import atomic_safetensors_path
+from multihmr2_ros.files import atomic_safetensors_path, remove_abandoned_temporaries
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.network.proposals import EncoderFeatures
 from multihmr2_ros.training.cache_settings import SETTINGS_FILE, compare_settings, read_settings, write_settings
@@ -57,6 +57,7 @@ def open_feature_folder(folder: Path, network: MultiHMR2, settings: dict[str, An
     settings  what determines the batches beside the network's encoder: values of JSON by name
     """
     make_folder(folder)
+    remove_abandoned_temporaries(folder, PREFIX)
     own = {"encoder": hash_encoder(network), **settings}
     if _list_batches(folder):
         existing = read_settings(folder, "--features")

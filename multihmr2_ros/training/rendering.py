@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.files import remove_abandoned_temporaries
 from multihmr2_ros.simulation.scene import SceneOptions
 from multihmr2_ros.training.cache_settings import compare_settings, read_settings, write_settings
 from multihmr2_ros.training.render_cache import (
@@ -49,7 +49,6 @@ from multihmr2_ros.training.samples import Sample, sample_from_labels
 
 logger = logging.getLogger(__name__)
 
-ABANDONED_S = 600.0  # an incomplete file of this age belongs to a killed renderer
 MAX_FAILURES = 10  # consecutive failures before a renderer ends
 
 RenderSeed = Callable[[int], Sample]
@@ -88,10 +87,7 @@ def open_folder(config: RenderCacheConfig) -> None:
     if has_renders and (existing := read_settings(config.folder, "--cache")) is not None:
         compare_settings(config.folder, settings, existing, "--cache")
     write_settings(config.folder, settings)
-    for torn in config.folder.glob(f".{PREFIX}*.tmp"):
-        with suppress(OSError):
-            if time.time() - torn.stat().st_mtime > ABANDONED_S:
-                torn.unlink()
+    remove_abandoned_temporaries(config.folder, PREFIX)
 
 
 def make_scene_renderer(options: SceneOptions, sam2: Path | None = None) -> RenderSeed:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import atomic_path
+from multihmr2_ros.files import atomic_path, remove_abandoned_temporaries
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
@@ -73,7 +73,10 @@ def save_state(
     progress: TrainingProgress,
     config: TrainingConfig,
 ) -> Path:
-    """Write the state and the averaged weights, each atomically, and remove all states but the newest KEPT_STATES."""
+    """Write the state and the averaged weights, each atomically, and remove all states but the newest KEPT_STATES.
+
+    Temporary files that a killed run left are removed, too.
+    """
     state: dict[str, Any] = {
         "format": FORMAT,
         "network_config": json.dumps(vars(network.config), sort_keys=True),
@@ -92,6 +95,8 @@ def save_state(
             raise OSError(" ".join(str(error).split())[:200]) from error
     metadata = {"training": state["training_config"], "step": str(progress.step)}
     checkpoint.save_network(ema.network, folder / WEIGHTS_FILE, metadata=metadata)
+    for name in ("state-", WEIGHTS_FILE):
+        remove_abandoned_temporaries(folder, name)
     for old in list_state_paths(folder)[:-KEPT_STATES]:
         old.unlink(missing_ok=True)
     return path

@@ -22,6 +22,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,16 @@ def test_a_torn_state_is_passed_over(tmp_path: Path, render_cache: Path, caplog:
     again.resume()
     assert again.progress.step == 1
     assert "is not a complete state" in caplog.text
+
+
+def test_what_a_killed_run_left_is_removed_later(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", config())
+    old, new = (tmp_path / "run" / f".state-0000000{number}.pt.7-ab.tmp" for number in (1, 2))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    run.save()
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_states_of_older_versions_can_be_resumed(tmp_path: Path, render_cache: Path) -> None:
