@@ -21,18 +21,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from multihmr2_ros.errors import UserError
 from multihmr2_ros.progress import make_progress_bar
 from multihmr2_ros.training.data import REFRESH_S
 from multihmr2_ros.training.distributed import ProcessGroup
-from multihmr2_ros.training.render_cache import RenderCache, list_shard_paths
+from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.render_processes import RenderProcesses
 from multihmr2_ros.training.rendering import RenderCacheConfig, open_folder
 from multihmr2_ros.training.session import Session
+from multihmr2_ros.training.session_batches import describe_empty_cache
 from multihmr2_ros.training.stopping import StopRequest, is_any_stopped
 
 logger = logging.getLogger(__name__)
@@ -52,13 +51,6 @@ def start_renderers(session: Session, processes: ProcessGroup) -> Iterator[Rende
             yield renderers
     else:
         yield None
-
-
-def require_renders(session: Session) -> None:
-    """Raise UserError if the session's render cache is empty and no renderer would fill it."""
-    cache = session.render_cache
-    if cache is not None and not session.render_workers and not list_shard_paths(cache.folder):
-        raise _describe_empty_cache(cache.folder)
 
 
 def wait_for_cache(
@@ -81,20 +73,13 @@ def wait_for_cache(
             if not processes.reduce_any(has_ended, device):
                 time.sleep(1.0)
             elif processes.reduce_any(not len(cache), device):
-                raise _describe_empty_cache(config.folder)
+                raise describe_empty_cache(config.folder)
             else:
                 logger.warning("training begins with only %d images in the render cache", len(cache))
                 break
             cache.refresh()
             bar.update(min(len(cache), wanted) - bar.n)
     return cache
-
-
-def _describe_empty_cache(folder: Path) -> UserError:
-    return UserError(
-        f"the render cache {folder} is empty and no process renders; add --render-workers, or fill it with "
-        "--render-only first"
-    )
 
 
 @dataclass

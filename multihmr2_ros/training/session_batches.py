@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -26,14 +27,25 @@ from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.data import Batch, Batches, SampleSource
 from multihmr2_ros.training.feature_cache import CachedBatches, check_encoder, check_track_features
 from multihmr2_ros.training.lifting import KeypointBatches, MixedBatches, make_pose_bank
-from multihmr2_ros.training.render_cache import RenderCache
+from multihmr2_ros.training.render_cache import RenderCache, list_shard_paths
 from multihmr2_ros.training.session import Session
 
 
 def require_images(session: Session) -> None:
-    """Raise UserError if the session has neither a render cache nor a dataset."""
-    if session.render_cache is None and not session.datasets:
+    """Raise UserError for neither a render cache nor a dataset, and for an empty render cache without a renderer."""
+    cache = session.render_cache
+    if cache is None and not session.datasets:
         raise UserError("expected training images, got none; give --cache for rendered images, or a dataset")
+    if cache is not None and not session.render_workers and not list_shard_paths(cache.folder):
+        raise describe_empty_cache(cache.folder)
+
+
+def describe_empty_cache(folder: Path) -> UserError:
+    """Return the error for a render cache without images that no process fills."""
+    return UserError(
+        f"the render cache {folder} is empty and no process renders; fill it with --render-only first, or train with "
+        "--render-workers"
+    )
 
 
 def open_batches(session: Session, cache: RenderCache | None, network: MultiHMR2, rank: int) -> Dataset[Batch]:

@@ -30,7 +30,7 @@ from multihmr2_ros.hardware import choose_training_threads, keep_freed_memory
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.training.augmentation import compute_input_sizes
-from multihmr2_ros.training.background_rendering import RenderMonitor, require_renders, start_renderers, wait_for_cache
+from multihmr2_ros.training.background_rendering import RenderMonitor, start_renderers, wait_for_cache
 from multihmr2_ros.training.data import Batch, make_held_out_batches
 from multihmr2_ros.training.distributed import ProcessGroup, choose_device, connect_processes
 from multihmr2_ros.training.feature_cache import check_reference_encoder
@@ -57,7 +57,6 @@ def train(session: Session) -> Outcome:
     with _make_run_folder(session.out):
         if not session.features:
             require_images(session)
-            require_renders(session)
         device = choose_device(torch.device(Runtime(session.device).resolve().device), os.environ)
         with (
             connect_processes(device) as processes,

@@ -128,6 +128,10 @@ def test_the_command_trains_resumes_and_fine_tunes(
         (["--out", "{tmp}/run/1", "--empty-images", "{tmp}", "--encoder-weights", "{tmp}/file"], "{tmp}/file"),
         (["--out", "{tmp}/run", "--coco", "{tmp}/x", "{tmp}/y"], "does not exist"),
         (["--out", "{tmp}/run", "--coco", "{tmp}", "{tmp}/coco.json"], "expected images for training in {tmp}/coco"),
+        (
+            ["--features-only", "--features", "{tmp}/f", "--encoder-rate", "0", "--cache", "{tmp}/cache"],
+            "the render cache {tmp}/cache is empty and no process renders",
+        ),
         (["--out", "{tmp}/run", "--cache", "{tmp}/file"], "--cache must be a folder, got the file {tmp}/file"),
         (
             ["--features-only", "--features", "{tmp}/f", "--features", "{tmp}/g", "--encoder-rate", "0"],
