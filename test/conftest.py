@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONG_FILES))
 
 
+def pytest_collection_finish() -> None:
+    """Let garbage collection skip the objects of all imported modules, which live until the end."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def restore_signal_handlers() -> Iterator[None]:
     """Restore the handlers that the code under test replaces in this process."""
@@ -48,6 +55,14 @@ def restore_signal_handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not draw the curves of training runs, which takes longer than a few steps."""
+    from multihmr2_ros.training import training_log
+
+    monkeypatch.setattr(training_log, "draw_curves", lambda rows, path: None)
 
 
 @pytest.fixture(scope="session")

@@ -46,11 +46,15 @@ def config(steps: int = 6, **changes: object) -> TrainingConfig:
     return TrainingConfig(steps=steps, **(values | changes))  # type: ignore[arg-type]
 
 
-def trainer(folder: Path, configuration: TrainingConfig, **changes: object) -> Trainer:
+def trainer(folder: Path, configuration: TrainingConfig, *, curves: bool = False, **changes: object) -> Trainer:
+    """Return the trainer of a new network. Without curves, which take longer to draw than a few steps."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(configuration.seed)
     network = MultiHMR2(NETWORK)
-    return Trainer(network, body(), configuration, folder, torch.device("cpu"), **changes)  # type: ignore[arg-type]
+    result = Trainer(network, body(), configuration, folder, torch.device("cpu"), **changes)  # type: ignore[arg-type]
+    if result.log is not None and not curves:
+        result.log.draw = lambda: None  # type: ignore[method-assign]
+    return result
 
 
 def batches(cache: Path, configuration: TrainingConfig) -> Batches:

@@ -89,10 +89,11 @@ class StopAfter(StopRequest):
         return self.steps <= 0
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_interrupted_table_is_continued(
     command: ModuleType, page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ablation_runs import run_row, train_and_measure
+    from ablation_runs import train_and_measure
 
     data, out = tmp_path / "data", tmp_path / "out"
     make_data(data, out)
@@ -101,7 +102,9 @@ def test_interrupted_table_is_continued(
     command.prepare(plan, base)
     assert train_and_measure(plan, base, 0, StopAfter()) is None
     assert not (out / "results").exists()
-    run_row(plan, other, 0, command.find_result(plan, other, 0))
+    (out / "results").mkdir()
+    finished = command.find_result(plan, other, 0)
+    finished.write_text(json.dumps(make_result("match-3d", 0, 0.6) | {"steps": 4, "views": 8}))
 
     arguments = ["--data", str(data), "--out", str(out), *TINY, "--page", str(page)]
     arguments += ["--only", "base", "--only", "match-3d"]
@@ -109,7 +112,8 @@ def test_interrupted_table_is_continued(
     results = {row.name: json.loads((out / "results" / f"{row.name}-0.json").read_text()) for row in (base, other)}
     log = [json.loads(line) for line in (out / "runs" / "base-0" / "log.jsonl").read_text().splitlines()]
     assert [line["images"] for line in log if line["kind"] == "train"] == [4, 8]  # two steps, then two more
-    assert results["match-3d"]["views"] == 8
+    assert results["base"]["views"] == 8
+    assert results["match-3d"]["machine"] == "CPU"  # was not run again
     assert results["base"]["training"]["memory_mib"] > 0
     assert {"renders", "real", "renders, K predicted", "real, other padding"} <= results["base"]["figures"].keys()
     assert page.read_text().count("not run") > 3
@@ -201,17 +205,23 @@ def test_row_without_its_needs_is_not_run(command: ModuleType, tmp_path: Path) -
     assert command.find_obstacle(command.Plan(tmp_path, tmp_path, tmp_path), placed) is None
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return folders of data and of a table; rows share what they prepare there."""
+    folder = tmp_path_factory.mktemp("rows")
+    make_data(folder / "data", folder / "out")
+    return folder / "data", folder / "out"
+
+
 @pytest.mark.parametrize(
     ("row", "given", "relative"), [("k-given", 1, 0), ("k-predicted", 0, 0), ("relative-fitted", 0.5, 1)]
 )
 def test_row_chooses_given_k_and_relative_places(
-    command: ModuleType, row: str, given: float, relative: int, tmp_path: Path
+    command: ModuleType, row: str, given: float, relative: int, folders: tuple[Path, Path]
 ) -> None:
     from ablation_runs import RowBatches
 
-    data, out = tmp_path / "data", tmp_path / "out"
-    make_data(data, out)
-    plan = command.Plan(data, out, None, 4, 8, 1, 4, 2)
+    plan = command.Plan(*folders, None, 4, 8, 1, 4, 2)
     (chosen,) = command.select_rows([row])
     command.prepare(plan, chosen)
     batches = [RowBatches(plan, chosen, 0)[step] for step in range(12)]

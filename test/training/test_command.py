@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ from test import paths
 from test.helpers.signals import send_signal_to_loop, stop_ignoring_signals
 from test.helpers.training_runs import NETWORK
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_curves")
 
 
 def network_file(folder: Path) -> Path:
@@ -232,34 +233,53 @@ def running(folder: Path, render_cache: Path) -> Iterator[subprocess.Popen[str]]
             run.kill()  # after a failure; otherwise it has ended
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: Path, number: signal.Signals) -> None:
+def find_loader(run: subprocess.Popen[str]) -> int:
+    """Return the process id of a run's only loader."""
+    [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    return int(loader)
+
+
+def list_ignored_signals(process: int) -> list[signal.Signals]:
+    [mask] = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    return [number for number in signal.Signals if int(mask, 16) >> (number - 1) & 1]
+
+
+def test_a_signal_to_the_whole_job_saves_and_ends(tmp_path: Path, render_cache: Path) -> None:
     """Signals reach the loaders, too: SIGINT from a terminal's Ctrl-C, SIGTERM from SLURM."""
     with running(tmp_path, render_cache) as run:
-        os.killpg(run.pid, number)
+        ignored = list_ignored_signals(find_loader(run))
+        os.killpg(run.pid, signal.SIGTERM)
         output, errors = run.communicate(timeout=180)
     assert run.returncode == 0, errors
-    assert output.startswith(f"stopped because {number.name} was received: step ")
+    assert output.startswith("stopped because SIGTERM was received: step ")
     assert list_state_paths(tmp_path / "run")
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= set(ignored)
 
 
 @pytest.mark.usefixtures("restore_signal_handlers")
-@pytest.mark.parametrize(("before", "reason"), [(signal.SIG_DFL, "SIGHUP was received"), (signal.SIG_IGN, "")])
-def test_a_closed_terminal_ends_a_run_without_nohup(before: signal.Handlers, reason: str) -> None:
-    signal.signal(signal.SIGHUP, before)
+@pytest.mark.parametrize(
+    ("number", "before", "reason"),
+    [
+        (signal.SIGINT, signal.default_int_handler, "SIGINT was received"),
+        (signal.SIGTERM, signal.SIG_DFL, "SIGTERM was received"),
+        (signal.SIGHUP, signal.SIG_DFL, "SIGHUP was received"),
+        (signal.SIGHUP, signal.SIG_IGN, ""),  # under nohup
+    ],
+)
+def test_signals_request_the_end_of_a_run(number: signal.Signals, before: Any, reason: str) -> None:
+    signal.signal(number, before)
     stop = StopRequest()
     with stop_on_signals(stop):
-        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(number)
     assert stop.reason == reason
-    assert stop.exit_status == (128 + signal.SIGHUP if reason else 0)
-    assert signal.getsignal(signal.SIGHUP) == before
+    assert stop.exit_status == (128 + number if reason else 0)
+    assert signal.getsignal(number) == before
 
 
 def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:
     """The kernel kills a process in this way if memory runs out."""
     with running(tmp_path, render_cache) as run:
-        [loader] = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        os.kill(int(loader), signal.SIGKILL)
+        os.kill(find_loader(run), signal.SIGKILL)
         _, errors = run.communicate(timeout=180)
     assert run.returncode == 2, errors
     assert "Traceback" not in errors

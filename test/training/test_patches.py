@@ -131,6 +131,7 @@ def test_two_people_in_one_patch_are_found_by_the_successor_only() -> None:
     assert count_found("multi-hmr") == 1
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_the_loop_trains_saves_and_resumes(tmp_path: Path, render_cache: Path) -> None:
     sizes = dataclasses.replace(TINY_MULTI_HMR, image_size=96, max_grid=6)
     (tmp_path / "run").mkdir()

@@ -44,7 +44,7 @@ from multihmr2_ros.training.patches import assign_patches
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.state import list_state_paths
 from multihmr2_ros.training.trainer import Hooks, Trainer
-from multihmr2_ros.training.training_log import read_log
+from multihmr2_ros.training.training_log import draw_curves, read_log
 from multihmr2_ros.training.validation import validate
 from test import paths
 from test.helpers.small_network import SMALL
@@ -104,13 +104,18 @@ def test_what_a_run_leaves_behind(tmp_path: Path, render_cache: Path) -> None:
     validations = [row for row in read_log(folder / "log.jsonl") if row["kind"] == "validation"]
     assert [row["step"] for row in validations] == [2, 4]
     assert set(validations[0]) >= {"recall", "precision", "mpjpe_mm", "distance_error", "fov_error_deg"}
+
+
+def test_curves_of_training_and_validation_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    train = [{"step": step, "kind": "train", "loss": 2.0 / step, "learning_rate": 0.0} for step in (1, 2, 3)]
+    draw_curves([*train, {"step": 2, "kind": "validation", "recall": 0.5, "oks": None}], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, render_cache: Path) -> None:
     pytest.importorskip("matplotlib")
-    trainer(tmp_path / "run", config(2)).run(batches(render_cache, config(2)), show_progress=False)
+    trainer(tmp_path / "run", config(2), curves=True).run(batches(render_cache, config(2)), show_progress=False)
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
