@@ -444,7 +444,9 @@ REAL_VIDEOS = {
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the shared recordings are not here")
-@pytest.mark.parametrize("name", REAL_VIDEOS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if size[2] > 1000 else ()) for name, size in REAL_VIDEOS.items()]
+)
 def test_real_videos(name, caplog):
     width, height, count, rate = REAL_VIDEOS[name]
     stamps = []

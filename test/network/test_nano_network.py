@@ -238,9 +238,9 @@ def test_a_few_steps_on_two_images_improve_everything() -> None:
     torch.manual_seed(1)
     targets, image = random_targets(2, 2, SIZE), picture(2)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=80)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=60)
     history = []
-    for _ in range(80):
+    for _ in range(60):
         outputs = network.predict_for_training(image, targets.k, torch.tensor([True, False]))
         terms = compute_losses(network, outputs, targets, body, LossConfig())
         optimizer.zero_grad()

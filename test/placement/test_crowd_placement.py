@@ -40,8 +40,8 @@ def frames() -> list[RgbdFrame]:
     return list(crowds(SCENES))
 
 
-def found(frames: list[RgbdFrame], errors: NetworkErrors, maker: object) -> dict[str, np.ndarray]:
-    parts = [measure(frames, errors, maker, seed) for seed in range(MAPS)]
+def found(frames: list[RgbdFrame], errors: NetworkErrors, maker: object, maps: int = MAPS) -> dict[str, np.ndarray]:
+    parts = [measure(frames, errors, maker, seed) for seed in range(maps)]
     result = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     print(f"\n{errors}\n{summary(result)}")
     return result
@@ -71,7 +71,8 @@ def test_a_network_whose_errors_are_others_than_assumed_gains_as_well(frames: li
 @pytest.mark.parametrize("kind", sorted(USELESS))
 @pytest.mark.parametrize("errors", [OVERLAID, INDEPENDENT], ids=["overlaid", "independent"])
 def test_a_useless_map_does_no_harm(frames: list[RgbdFrame], errors: NetworkErrors, kind: str) -> None:
-    result = found(frames, errors, USELESS[kind])
+    # The others change almost nothing; the medians of mirrored maps need more images.
+    result = found(frames, errors, USELESS[kind], maps=MAPS if kind == "mirrored" else 1)
     for name in ("pair", "distance"):
         for error in (np.median, np.mean):
             assert error(result[f"joint {name}"]) <= WORSE * error(result[f"alone {name}"])

@@ -129,8 +129,9 @@ def test_getting_up_is_undone_and_not_cut() -> None:
 
 
 @needs_motions
-def test_every_recorded_motion_can_be_used() -> None:
-    for path in list_motion_files(MOTIONS):
+@pytest.mark.parametrize("step", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_recorded_motion_can_be_used(step: int) -> None:
+    for path in list_motion_files(MOTIONS)[::step]:
         motion = load_motion(path)
         assert motion.orientation.shape[1:] == (len(SEGMENTS), 3, 3)
         np.testing.assert_allclose(np.linalg.det(motion.orientation), 1.0, atol=1e-3)

@@ -64,8 +64,8 @@ def test_published_method_written_plainly_gives_the_golden_ids() -> None:
     "room",
     [
         Room(people=3),  # periods without people in view
-        Room(people=8, frames=200, false_positives=0.3),  # many ids
-        Room(feature_common=1.0),  # everyone looks the same
+        Room(people=8, frames=100, false_positives=0.3),  # many ids
+        Room(feature_common=1.0, frames=200),  # everyone looks the same
         Room(camera_yaw_rad_s=1.2),  # fast in the image
         Room(people=2, missed=0.7),  # mostly unseen
     ],

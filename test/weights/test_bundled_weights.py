@@ -34,7 +34,7 @@ from multihmr2_ros.training.render_cache import HELD_OUT_SEED
 
 NANO = weights.find_weights("nano")
 PARAMETERS, BYTES = 12e6, 25e6  # upper limit
-SCENES = 40
+SCENES = 20
 
 
 def test_the_file_is_the_registered_one_small_and_free() -> None:
