@@ -16,7 +16,7 @@ Body("full"), Body("low")
 endef
 export BUILD_BODY
 
-.PHONY: help setup packages messages body demo test test-slow soak lint clean
+.PHONY: help setup packages messages body compiled-tests demo test test-slow soak lint clean
 
 help:
 	@echo "make setup      install Python packages and ROS 2 in .venv, messages in install; then: . scripts/env.sh"
@@ -47,8 +47,13 @@ demo: setup
 # Three processes with one thread each, for machines with two cores: many tests wait for messages. The long files of few
 # tests are not kept for the end.
 test:
-	@$(TWO_JOBS) lint messages body
+	@$(TWO_JOBS) lint messages body compiled-tests
 	$(ENV) OMP_NUM_THREADS=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# Compiles the tests and the packages that they import, before three processes would all do so. Errors are those of the
+# tests, which report them.
+compiled-tests: messages
+	@test -f build/collected.log || { $(ENV) python -m pytest --collect-only -q >build/collected.log 2>&1; } || true
 
 test-slow: setup
 	$(ENV) python -m pytest -m slow
