@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.terminal import print_output
 
-from .node import PerceptionNode, run_nodes
+from .node import PerceptionNode
 from .parameters import NodeParameters
+from .process import run_nodes
 from .restarts import EstimatorFactory, make_configuration
 
 if TYPE_CHECKING:

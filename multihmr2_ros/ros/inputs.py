@@ -125,9 +125,8 @@ class Inputs:
         sources = list_image_topics(node)
         self._sources = [source for source in sources if transport in ("auto", source.transport)]
         self._others = [source for source in sources if source not in self._sources]
-        self._appeared_s: dict[
-            tuple[int, ...], float
-        ] = {}  # GID of each image publisher → first seen, s, monotonic clock
+        # GID of each image publisher → when it was first seen, s, monotonic clock
+        self._appeared_s: dict[tuple[int, ...], float] = {}
         self._is_only_elsewhere = False
         self._images: Any = None
         self._subscribe_to_images(self._sources[0])

@@ -25,32 +25,27 @@ if __name__ == "__main__":  # before the other imports, which take seconds
 
     exit_on_stop_signals()
 
-import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.logging import LoggingSeverity, get_logger
+from rclpy.logging import LoggingSeverity
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.hardware import make_threads_wait_passively
 from multihmr2_ros.messages.content import HeaderContent, LateImageFilter
 from multihmr2_ros.messages.human_array import Timing
 from multihmr2_ros.transform_tree import normalize_frame_name
 
-from .command_line import find_unused_remaps, start_rclpy
 from .diagnostics import SILENT_S, HealthMonitor, ImageCounters
 from .frames import DecodedImage, FrameMaker, decode_camera_image
 from .graph import describe_publishers, find_refused_subscribers
@@ -58,12 +53,11 @@ from .inputs import FIRST_IMAGE_TIMEOUT_S, SUBSCRIPTION_PARAMETERS, UPDATE_PERIO
 from .managed_node import ManagedNode
 from .outputs import Outputs
 from .parameters import apply_changes, declare, find_unknown_parameters
+from .process import run_nodes
 from .restarts import EstimatorFactory, RestartingEstimator, load_estimator, make_configuration
 from .worker import NewestOnlyWorker
 
 STOP_TIMEOUT_S = 1.5  # time limit for the image in work when the node ends
-SPIN_PERIOD_S = 0.1  # signals are checked at this period
-NEW_PROCESS_STATUS = 3  # exit status that makes the launch file start a new process
 
 
 @dataclass(frozen=True)
@@ -77,8 +71,9 @@ class ImageTask:
 class PerceptionNode(ManagedNode):
     """The node. Several nodes in one process need different namespaces and body_prefix parameters.
 
-    estimator_factory  creates the estimator when the node is configured
-    counters           of images, of the current or last activation
+    estimator_factory    creates the estimator when the node is configured
+    counters             of images, of the current or last activation
+    configuration_error  why the last configuration failed; None if it did not
     """
 
     def __init__(self, estimator_factory: EstimatorFactory = load_estimator, **options: Any) -> None:
@@ -94,6 +89,7 @@ class PerceptionNode(ManagedNode):
         self._frames = FrameMaker(self._report)
         self._health = HealthMonitor()
         self.counters = ImageCounters()
+        self.configuration_error: Exception | None = None
         self._state = "unconfigured"
         self._is_enabled = True
         self._is_reset_requested = False
@@ -130,8 +126,10 @@ class PerceptionNode(ManagedNode):
             estimator = RestartingEstimator(self._make_estimator, self.parameters)
             self._outputs = Outputs(self, estimator.body, self.parameters)
         except Exception as error:  # rclpy would discard it
+            self.configuration_error = error
             self._on_failure(error, "configuration", LoggingSeverity.FATAL)
             return TransitionCallbackReturn.FAILURE
+        self.configuration_error = None
         self._estimator = estimator
         self._worker = NewestOnlyWorker(self._process, self._on_failure)
         self._state = "inactive"
@@ -426,56 +424,8 @@ def _log(logger: Any, text: str, severity: LoggingSeverity) -> None:
 
 
 def main(args: Sequence[str] | None = None, estimator_factory: EstimatorFactory = load_estimator) -> int:
-    """Run the node until SIGINT or SIGTERM. Return 0; 2 if it cannot be configured; 3 if a new process is needed."""
+    """Run the node until SIGINT or SIGTERM, and return the exit status of `run_nodes`."""
     return run_nodes(list(sys.argv if args is None else args), lambda: PerceptionNode(estimator_factory))
-
-
-def run_nodes(arguments: list[str], *make_nodes: Callable[[], PerceptionNode]) -> int:
-    """Run nodes in one process, as `main`. arguments: as sys.argv."""
-    make_threads_wait_passively()
-    try:
-        start_rclpy(arguments)
-    except UserError as error:
-        print(f"perception_node: {error}", file=sys.stderr)
-        return 2
-    status, has_ended, nodes = 0, True, list[PerceptionNode]()
-    try:
-        for make_node in make_nodes:
-            nodes.append(make_node())
-        for problem in find_unused_remaps(arguments, *nodes):
-            nodes[0].get_logger().warning(problem)
-        if any(node.parameters.autostart and not node.is_active for node in nodes):
-            status = 2
-        else:
-            reason = _spin(*nodes)
-            nodes[0].get_logger().fatal(f"{reason}; the process ends with status {NEW_PROCESS_STATUS}, for a new one")
-            status = NEW_PROCESS_STATUS
-    except KeyboardInterrupt:
-        pass
-    except UserError as error:
-        get_logger("perception_node").fatal(str(error))
-        status = 2
-    finally:
-        for node in nodes:
-            has_ended &= node.close(publishes_empty=status != NEW_PROCESS_STATUS)
-            node.destroy_node()
-        rclpy.try_shutdown()
-    if not has_ended:
-        # A normal exit of Python crashes while a thread is inside the network.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
-
-
-def _spin(*nodes: PerceptionNode) -> str:
-    """Spin until a new process is needed, and return the reason."""
-    executor = SingleThreadedExecutor()
-    for node in nodes:
-        executor.add_node(node)
-    while not (reason := next(filter(None, (node.new_process_reason for node in nodes)), "")):
-        executor.spin_once(timeout_sec=SPIN_PERIOD_S)
-    return reason
 
 
 if __name__ == "__main__":

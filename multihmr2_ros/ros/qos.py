@@ -41,9 +41,8 @@ OVERRIDABLE = (QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DUR
 # Without rclpy's event callbacks: no work for the executor, and no warnings about an incompatible QoS.
 SILENT_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
 SILENT_SUBSCRIPTION = SubscriptionEventCallbacks(use_default_callbacks=False)
-LAST_MESSAGES_TIMEOUT = Duration(
-    seconds=0, nanoseconds=200_000_000
-)  # time limit for the last messages to be acknowledged before publishers are destroyed
+# Time limit for the last messages to be acknowledged before publishers are destroyed.
+LAST_MESSAGES_TIMEOUT = Duration(seconds=0, nanoseconds=200_000_000)
 
 
 def is_wanted(publisher: Any) -> bool:

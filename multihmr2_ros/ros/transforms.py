@@ -213,11 +213,8 @@ class TransformBuffer:
 
         Raises UnknownTransformError if the transform is unknown.
         """
-        target, source, deadline_s = (
-            normalize_frame_name(target),
-            normalize_frame_name(source),
-            time.monotonic() + timeout_s,
-        )
+        target, source = normalize_frame_name(target), normalize_frame_name(source)
+        deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while True:
                 try:

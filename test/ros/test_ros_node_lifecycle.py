@@ -16,7 +16,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -40,7 +43,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
+from test.helpers.ros_domain import DOMAIN_ID
 from test.helpers.ros_wire import EVERYTHING, RELIABLE, Log, Peer, Wire, image_message, message_of, processes, values_of
+from test.paths import ROOT
 
 NEXT = {  # state → transition → state
     "unconfigured": {"configure": "inactive", "shutdown": "finalized"},
@@ -270,6 +275,20 @@ def test_a_mistake_in_the_configuration_ends_the_process_with_one_line() -> None
         assert node.popen.wait(60) == 2, node.log()
         assert "no_such_file.pt" in node.log()
         assert "Traceback" not in node.log()
+
+
+def test_an_error_that_may_not_occur_again_has_another_status_than_a_mistake() -> None:
+    script = (
+        "import sys; from multihmr2_ros.ros.node import main\n"
+        "def fail(_): raise RuntimeError('CUDA error: out of memory')\n"
+        "sys.exit(main(['perception_node'], fail))"
+    )
+    environment = os.environ | {"ROS_DOMAIN_ID": str(DOMAIN_ID)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr  # a launch file with respawn:=true starts the node again
+    assert "CUDA error: out of memory" in done.stderr
 
 
 def test_sigint_in_the_middle_of_an_inference_ends_the_process_within_three_seconds(peer: Peer) -> None:

@@ -42,8 +42,9 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.ros import restarts
-from multihmr2_ros.ros.node import PerceptionNode, _spin
+from multihmr2_ros.ros.node import PerceptionNode
 from multihmr2_ros.ros.parameters import NodeParameters
+from multihmr2_ros.ros.process import _spin
 from multihmr2_ros.ros.restarts import MAX_FAULTS, DeviceFault, RestartingEstimator, classify_error, load_estimator
 from test.helpers.faulty_estimator import ILLEGAL, NO_MEMORY, Factory
 from test.helpers.ros_wire import Peer, Wire, image_message, message_of, processes, values_of
