@@ -34,14 +34,17 @@ OPTIMIZATION = (
     "consistency_with",
 )  # fmt: skip
 RUN = (
-    "out", "resume", "steps", "time_limit", "validate_steps", "checkpoint_steps", "log_steps", "loader_workers",
-    "keypoint_steps", "keypoint_every",
+    "out", "resume", "steps", "time_limit", "validate_steps", "checkpoint_steps", "log_steps", "keypoint_steps",
+    "keypoint_every",
 )  # fmt: skip
-NETWORK = ("network", "start_from", "encoder_weights", "encoder_rate", "loss", "seed", "threads")
+NETWORK = ("network", "start_from", "encoder_weights", "encoder_rate", "loss", "seed")
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be used, or would have no effect, beside the others."""
+    """Raise UserError for options that cannot be used, or would have no effect, beside the others.
+
+    --threads and --loader-workers are always accepted, because they do not change results.
+    """
     _check_numbers(args)
     given = _list_given_options(args)
     for reason, names in _list_unused(args):
