@@ -70,9 +70,8 @@ class VelocityConfig:
     walking_acceleration_density  power spectral density of the white acceleration while walking steadily, m²/s³
     standing_speed_sigma_m_s      standard deviation of each velocity component while standing, m/s
     mode_duration_s               mean time that a person stays in one mode, s
-    stature_share                 correlated error of stature and distance: if a predicted stature differs from the
-                                  track's mean by a factor, the distance is divided by this factor to the power
-                                  stature_share before the velocity is estimated; 0 disables this
+    stature_share                 share of the log stature's deviation from the track's mean that is subtracted from the
+                                  log distance before the velocity is estimated; 0 disables this
     """
 
     depth_sigma_ratio: float = 0.03

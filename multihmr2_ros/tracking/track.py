@@ -39,7 +39,7 @@ from .velocity import (
 
 Array = NDArray[np.float64]
 _MIN_SCORE = 1e-3  # a detection of score 0 still has some weight, so that the weights never sum to zero
-_MIN_STATURE_M = 0.1
+_MIN_STATURE_M = 0.1  # keeps ratios of statures finite
 _OTHER_CUE = 2.0  # ratio of two standard deviations of the distance: more means that it was measured in another way
 
 
@@ -169,9 +169,9 @@ def _correct_distances(
 ) -> Array:
     """Return pelvises (n, 3) m, moved along their viewing rays to where a body of the track's mean stature would be.
 
-    A body that is predicted too tall is also predicted too far away, because both look the same in the image. Since a
-    person's stature (n,) m is constant, its changes from image to image tell a part of the changing error of the
-    distance. Distances that were measured (distance_sigma_m (n,) m is not NaN) do not change.
+    A body that is predicted too tall is also predicted too far away, because both look the same in the image. A
+    person's stature (n,) m is constant, so its changes from image to image are a measure of the error of the distance.
+    Distances that were measured (distance_sigma_m (n,) m is not NaN) do not change.
     """
     ratio = np.maximum(mean_stature, _MIN_STATURE_M) / np.maximum(stature, _MIN_STATURE_M)
     factor = ratio**config.stature_share

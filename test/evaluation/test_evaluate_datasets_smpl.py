@@ -448,19 +448,19 @@ def test_every_pair_counts_where_the_paper_aligns_every_pair(tmp_path: Path, nam
     assert resolve_job(job).scoring.pair_distance_m == np.inf
 
 
-def test_every_kind_of_damage_is_told_in_one_line(tmp_path: Path) -> None:
+def test_every_kind_of_damage_is_reported_in_one_line(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((24, 4)))
     array = (tmp_path / "a.npy").read_bytes()
     huge = io.BytesIO()
     np.lib.format.write_array_header_1_0(huge, {"descr": "<f8", "fortran_order": False, "shape": (24, 10**13)})
     np.savez_compressed(tmp_path / "a.npz", np.zeros((24, 4)))
     archive = (tmp_path / "a.npz").read_bytes()
-    place = archive.index(b"PK\x01\x02")  # the directory's entry: flags at 8, compression at 10
+    entry = archive.index(b"PK\x01\x02")  # of the directory: flags at 8, compression at 10
     damaged = {
         "TokenError": array.replace(b"(24, 4)", b"(24, 4 "),
         "MemoryError": huge.getvalue(),
-        "NotImplementedError": archive[: place + 10] + b"\x63" + archive[place + 11 :],
-        "RuntimeError": archive[: place + 8] + b"\x01" + archive[place + 9 :],
+        "NotImplementedError": archive[: entry + 10] + b"\x63" + archive[entry + 11 :],
+        "RuntimeError": archive[: entry + 8] + b"\x01" + archive[entry + 9 :],
     }
     for kind, content in damaged.items():
         path = tmp_path / f"{kind}.npz"
