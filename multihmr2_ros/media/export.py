@@ -78,10 +78,7 @@ def save_meshes(path: str | Path, people: People, faces: NDArray[np.integer]) ->
     scene = trimesh.Scene()
     scene.graph.update("camera", "world", matrix=GLTF_FROM_CAMERA)
     track_ids = people.track_id.tolist()
-    for row, track_id in enumerate(track_ids):
-        name = (
-            f"untracked_{row}" if track_id < 0 and row in track_ids else f"person_{row if track_id < 0 else track_id}"
-        )
+    for row, (track_id, name) in enumerate(zip(track_ids, _make_node_names(track_ids), strict=True)):
         vertices = people.vertices[row, used]
         if not np.isfinite(vertices).all():
             logger.warning("%s: %s is left out, because its vertices are not all finite", path, name)
@@ -105,11 +102,11 @@ def save_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
         temporary.write_bytes(content.tobytes())
 
 
-def _make_node_names(people: People) -> list[str]:
-    track_ids = people.track_id.tolist()
-    without_track = (f"untracked_{row}" if row in track_ids else f"person_{row}" for row in range(len(people)))
+def _make_node_names(track_ids: list[int]) -> list[str]:
+    """Return a different name for each person; track id -1: without a track."""
     return [
-        name if track_id < 0 else f"person_{track_id}" for name, track_id in zip(without_track, track_ids, strict=True)
+        f"person_{track_id}" if track_id >= 0 else f"untracked_{row}" if row in track_ids else f"person_{row}"
+        for row, track_id in enumerate(track_ids)
     ]
 
 
