@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A managed node that survives invalid lifecycle requests."""
+"""A managed node without two faults of rclpy's LifecycleNode."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ from rclpy.lifecycle import LifecycleNode
 
 
 class ManagedNode(LifecycleNode):
-    """Lifecycle node that answers transitions that are invalid in the current state with success = false.
+    """Lifecycle node that answers invalid transitions, and whose lifecycle services end with it.
 
-    In rclpy's LifecycleNode, the service callback raises an exception: the request gets no response, and the executor
-    and the process end. With versions of rclpy in which the callback has another name, this class changes nothing.
+    rclpy's LifecycleNode has two faults. With versions of rclpy in which the names used here do not exist, this class
+    changes nothing.
+
+    - A transition that is invalid in the current state raises an exception in the service callback: the request gets no
+      response, and the executor and the process end. Here, the response has success = false.
+    - The lifecycle services are destroyed only by the garbage collector. Until then, clients of a second node of the
+      same name in this process may find its services not ready. Here, `destroy_node` destroys them.
     """
+
+    def destroy_node(self) -> None:
+        state_machine = getattr(self, "_state_machine", None)
+        if state_machine is not None:
+            state_machine.destroy_when_not_in_use()
+        super().destroy_node()
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
         try:

@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -173,6 +175,19 @@ def test_services(wire: Callable[..., Wire]) -> None:
     assert here.call(SetBool, "/perception_node/enable", SetBool.Request(data=False)).success
     assert change(here, "deactivate")
     here.until(lambda: message_of(diagnostics) == "the node is inactive")  # the state matters more than the service
+
+
+@pytest.mark.parametrize("name", ["get_state", "change_state", "get_transition_graph", "enable", "reset"])
+def test_a_service_ends_with_its_node(wire: Callable[..., Wire], name: str) -> None:
+    """Without garbage collection; a service left behind makes that of the next node of this name not ready."""
+    here = wire()
+    gc.disable()
+    try:
+        with contextlib.closing(Wire()):
+            here.until(lambda: here.peer.count_services(f"/perception_node/{name}") == 2)
+        here.until(lambda: here.peer.count_services(f"/perception_node/{name}") == 1)
+    finally:
+        gc.enable()
 
 
 def test_stamps_that_go_back_reset_all_tracks(wire: Callable[..., Wire], capfd: pytest.CaptureFixture[str]) -> None:
