@@ -217,7 +217,8 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
         outputs = inference.predict(pixels, eye, no)
         people = estimator.step(image)
         stamp = itertools.count(1)
-        k_input = resize.k_to_input(people.k).astype(np.float32)
+        detections = estimator.make_detections(people, resize.k_to_input(people.k).astype(np.float32))
+        tracked = estimator.tracker.update(detections, next(stamp) / 30.0)
         work: dict[str, Callable[[], object]] = {
             "upload, resize, pad": lambda: inference.prepare(image, resize),
             "encoder": lambda: network.backbone(normalized),
@@ -229,10 +230,10 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
             ),
             "body": lambda: place_bodies(inference.body, prediction),
             "download": lambda: inference.copy_to_host(outputs),
-            "tracking": lambda: estimator.tracker.update(
-                estimator.make_detections(people, k_input), next(stamp) / 30.0
-            ),
+            "tracking": lambda: estimator.tracker.update(detections, next(stamp) / 30.0),
         }
+        if tracked.bone_rotations is not None:
+            work["smoothing"] = lambda: estimator.smooth_bodies(people, tracked)
         times = [_measure_in_turn([run], config)[0] for run in work.values()]
         return [{"stage": name, **_compute_percentiles(time)} for name, time in zip(work, times, strict=True)]
 

@@ -20,6 +20,7 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +43,18 @@ from multihmr2_ros.placement import (
 )
 from multihmr2_ros.tracking import (
     Detections,
+    SmoothingConfig,
     Tracker,
     TrackerConfig,
+    TrackingResult,
     VelocityConfig,
     compute_measurement_noise,
 )
 from multihmr2_ros.weights import resolve_checkpoint
 
 logger = logging.getLogger(__name__)
+
+Smoothing = Literal["auto", "always", "never"]
 
 # Errors of positions with MoveNet's encoder are larger than the defaults assume (docs/evaluation.md, "Covariances of
 # nano").
@@ -76,7 +81,10 @@ class EstimatorConfig:
                      faster, but small people are missed. Or (width, height), multiples of the patch size: every image
                      is resized and padded to it. None: the network's own longest side
     track            whether people get track ids and velocities
-    tracker          settings of the tracker; None: the defaults, with the noise of this network's positions
+    smoothing        whether poses and distances of tracked people are smoothed over time: "always", "never", or "auto",
+                     with networks whose errors it was measured to reduce
+    tracker          settings of the tracker; None: the defaults, with the noise of this network's positions, and
+                     smoothing as chosen above
     place            whether a frame's depth and ground plane refine the distances of people
     placement        settings of this refinement; None: the defaults, with the errors of this network
     """
@@ -89,6 +97,7 @@ class EstimatorConfig:
     vertices: bool = True
     input_size: int | tuple[int, int] | None = None
     track: bool = True
+    smoothing: Smoothing = "auto"
     tracker: TrackerConfig | None = None
     place: bool = True
     placement: PlacementConfig | None = None
@@ -104,6 +113,10 @@ class EstimatorConfig:
             raise UserError(f"max_people must be at least 1, got {self.max_people}")
         if self.mesh not in ("full", "low"):
             raise UserError(f"mesh must be full or low, got {self.mesh!r}")
+        if self.smoothing not in get_args(Smoothing):
+            raise UserError(f"smoothing must be auto, always or never, got {self.smoothing!r}")
+        if self.smoothing == "always" and not self.track:
+            raise UserError("smoothing always needs tracking: expected track true, got false; use smoothing auto")
 
 
 class Estimator:
@@ -214,11 +227,11 @@ class Estimator:
         """Apply another configuration from the next frame on; tracks are kept.
 
         Loading another mesh takes half a second. After a change of mesh or max_people, the next frame takes longer if
-        the network is captured or compiled. Raises UserError for a change of input_size, track or tracker, which
-        requires a new estimator.
+        the network is captured or compiled. Raises UserError for a change of input_size, track, smoothing or tracker,
+        which requires a new estimator.
         """
         config = complete_config(config, self.network_config)
-        for name in ("input_size", "track", "tracker"):
+        for name in ("input_size", "track", "smoothing", "tracker"):
             if getattr(config, name) != getattr(self.config, name):
                 raise UserError(f"{name} of an existing estimator cannot be changed; create a new estimator")
         max_people = _limit_people(config.max_people, self.network_config)
@@ -313,7 +326,10 @@ class Estimator:
         return self.config.place and (frame.depth is not None or frame.ground is not None)
 
     def _track(self, people: People, k_input: NDArray[np.float32], frame: Frame) -> People:
-        """Add track ids, velocities and running body shapes. k_input: (3, 3) px of the network's input."""
+        """Add track ids, velocities and running body shapes, and smooth bodies over time.
+
+        k_input: (3, 3) px of the network's input
+        """
         if not self.config.track:
             return people
         detections = self.make_detections(people, k_input)
@@ -323,7 +339,7 @@ class Estimator:
         tracked = self.tracker.update(detections, frame.stamp, frame.fixed_from_camera, frame.fixed_frame)
         assert tracked.shape is not None
         assert tracked.stature is not None
-        return dataclasses.replace(
+        people = dataclasses.replace(
             people,
             track_id=tracked.track_id,
             track_state=tracked.state,
@@ -333,6 +349,33 @@ class Estimator:
             velocity_frame=tracked.velocity_frame,
             running_shape=tracked.shape.astype(np.float32),
             stature=tracked.stature.astype(np.float32),
+        )
+        return people if tracked.bone_rotations is None else self.smooth_bodies(people, tracked)
+
+    def smooth_bodies(self, people: People, tracked: TrackingResult) -> People:
+        """Replace the bodies of tracked people: smoothed pose, the track's body shape, and filtered distance.
+
+        tracked: of a tracker with smoothing, for these people
+        """
+        rows = np.flatnonzero(tracked.track_id >= 0)
+        if not len(rows):
+            return people
+        assert tracked.bone_rotations is not None
+        assert tracked.pelvis is not None
+        rotations, shape = tracked.bone_rotations[rows].astype(np.float32), people.running_shape[rows]
+        posed = self.inference.pose_bodies(shape, rotations, vertices=people.vertices.shape[1] > 0)
+        joints = posed.bone_poses[..., :3, 3]
+        shift = (tracked.pelvis[rows] - joints[:, 0]).astype(np.float32)[:, None]
+        joints = joints + shift
+        return people.replace(
+            rows,
+            shape=shape,
+            rotations=rotations,
+            bone_poses=posed.bone_poses,
+            joints=joints,
+            joints_2d=project(joints.astype(np.float64), people.k).astype(np.float32),
+            pelvis=joints[:, 0],
+            vertices=posed.vertices + shift,
         )
 
     def make_detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:
@@ -349,6 +392,7 @@ class Estimator:
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
             is_weak=people.score <= self.config.score_threshold,
+            bone_rotations=people.rotations if self.tracker.config.smoothing else None,
             stature=people.stature,  # averaged like the shape, so that the body need not run again
         )
 
@@ -388,9 +432,14 @@ def suppress_nearby(pelvis: NDArray[np.float32], distance_m: float) -> NDArray[n
 def complete_config(config: EstimatorConfig, network: NetworkConfig) -> EstimatorConfig:
     """Replace None by the settings of tracker and placement that fit the network's errors."""
     is_movenet = network.encoder == "movenet"
+    is_smoothed = config.smoothing == "always" or (config.smoothing == "auto" and is_movenet)
+    tracker = TrackerConfig(
+        velocity=MOVENET_VELOCITY if is_movenet else VelocityConfig(),
+        smoothing=SmoothingConfig() if is_smoothed else None,
+    )
     return dataclasses.replace(
         config,
-        tracker=config.tracker or (TrackerConfig(velocity=MOVENET_VELOCITY) if is_movenet else TrackerConfig()),
+        tracker=config.tracker or tracker,
         placement=config.placement or (MOVENET_PLACEMENT if is_movenet else PlacementConfig()),
     )
 

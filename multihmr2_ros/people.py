@@ -73,12 +73,13 @@ class People:
     track_id            (n,) int64, -1 where tracking is off
     track_state         (n,) int64, a TrackState
     track_age_s         (n,) float64, seconds since the track began
-    shape               (n, 6) float32 in [0, 1], Anny's phenotypes in PHENOTYPE_LABELS order, as seen in this image
+    shape               (n, 6) float32 in [0, 1], Anny's phenotypes in PHENOTYPE_LABELS order, of this body: as seen in
+                        this image, or running_shape if bodies are smoothed
     running_shape       (n, 6) float32, the track's estimate over time; equal to shape where tracking is off
     rotations           (n, 163, 3, 3) float32, rotation R of each bone relative to its parent bone, from its rest pose,
-                        as predicted (before any bone is replaced by identity); row 0 is the root's rotation in the
-                        camera frame. pose[0] = R[0] and pose[i] = pose[p] · rest[p]⁻¹ · rest[i] · R[i], with p the
-                        parent, rest = Body.compute_rest_bone_poses(shape), R[i] as (4, 4) without translation, and
+                        as predicted or smoothed (before any bone is replaced by identity); row 0 is the root's rotation
+                        in the camera frame. pose[0] = R[0] and pose[i] = pose[p] · rest[p]⁻¹ · rest[i] · R[i], with p
+                        the parent, rest = Body.compute_rest_bone_poses(shape), R[i] as (4, 4) without translation, and
                         R[i] = identity for Body.unposed_bones. The results equal bone_poses up to the origin
     bone_poses          (n, 163, 4, 4) float32, bone frame → body: axes of the camera frame, the body's own origin,
                         meters; joints are its translations, shifted to the person's position
@@ -147,6 +148,13 @@ class People:
         for name in ("placement_cue", "distance_sigma_m", "predicted_distance_m"):
             values = getattr(self, name)
             changes[name] = None if values is None else values[rows]
+        return dataclasses.replace(self, **changes)
+
+    def replace(self, rows: NDArray[np.int64], **values: NDArray[Any]) -> People:
+        """Return a copy with other values in the given rows (m,). values: arrays (m, …) by the names of fields."""
+        changes = {name: getattr(self, name).copy() for name in values}
+        for name, value in values.items():
+            changes[name][rows] = value
         return dataclasses.replace(self, **changes)
 
 

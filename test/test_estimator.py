@@ -188,6 +188,36 @@ def test_tracks_through_a_still_video(estimator: Estimator) -> None:
     assert len(set(last.track_id.tolist())) == 6
 
 
+def test_smoothed_bodies_are_bodies_of_the_body_model() -> None:
+    """Pose, shape, joints, vertices and pixels fit together, and differ from those of the image alone."""
+    plain, smoothed = (make_estimator(smoothing=smoothing) for smoothing in ("never", "always"))
+    images = [make_image(640, 480, seed) for seed in range(3)]
+    for step, image in enumerate(images):
+        detected, people = (each.step(image, stamp=step / 30.0) for each in (plain, smoothed))
+    np.testing.assert_array_equal(people.track_id, detected.track_id)
+    assert len(np.intersect1d(people.track_id, range(6))) > 0, "someone is seen in more than one image"
+    assert np.abs(people.joints - detected.joints).max() > 0.001
+    np.testing.assert_array_equal(people.shape, people.running_shape)
+    posed = smoothed.body(torch.from_numpy(people.shape), torch.from_numpy(people.rotations))
+    np.testing.assert_allclose(people.bone_poses, posed.bone_poses, atol=1e-5)
+    shift = people.pelvis - posed.joints[:, 0].numpy()
+    np.testing.assert_allclose(people.joints, posed.joints.numpy() + shift[:, None], atol=1e-5)
+    np.testing.assert_allclose(people.vertices, posed.vertices.numpy() + shift[:, None], atol=1e-5)
+    np.testing.assert_allclose(people.joints_2d, project(people.joints.astype(float), people.k), atol=0.01)
+    rays = [each.pelvis / np.linalg.norm(each.pelvis, axis=1, keepdims=True) for each in (people, detected)]
+    np.testing.assert_allclose(rays[0], rays[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("vertices", [True, False])
+def test_smoothing_does_not_change_a_still_video(vertices: bool) -> None:
+    plain, smoothed = (make_estimator(smoothing=each, vertices=vertices) for each in ("never", "always"))
+    for step in range(4):
+        detected, people = (each.step(make_image(640, 480), stamp=step / 30.0) for each in (plain, smoothed))
+    assert people.vertices.shape == detected.vertices.shape
+    for name in PER_PERSON_FIELDS:
+        np.testing.assert_allclose(getattr(people, name), getattr(detected, name), rtol=1e-4, atol=1e-3)
+
+
 def test_people_with_a_track_are_kept_at_half_the_score_threshold() -> None:
     estimator = make_estimator()
     score = np.sort(estimator.step(make_image(320, 240)).score)
@@ -259,7 +289,12 @@ def test_reconfiguration_between_two_pictures() -> None:
     everybody = estimator.step(image, stamp=0.2)
     assert len(everybody) == SMALL.queries
     np.testing.assert_allclose(everybody.vertices[:6], six.vertices, atol=1e-5)
-    for change in ({"track": False}, {"input_size": (160, 160)}, {"tracker": TrackerConfig(score_threshold=0.123)}):
+    for change in (
+        {"track": False},
+        {"smoothing": "always"},
+        {"input_size": (160, 160)},
+        {"tracker": TrackerConfig(score_threshold=0.123)},
+    ):
         with pytest.raises(UserError, match=next(iter(change))):
             estimator.reconfigure(dataclasses.replace(EVERYBODY, **change))
     assert estimator.config.max_people == 200
@@ -321,6 +356,8 @@ def test_bad_intrinsics(estimator: Estimator, k: np.ndarray) -> None:
         ({"nms_distance_m": np.nan}, "nms_distance_m"),
         ({"max_people": 0}, "max_people"),
         ({"mesh": "medium"}, "mesh"),
+        ({"smoothing": "on"}, "smoothing must be auto, always or never, got 'on'"),
+        ({"smoothing": "always", "track": False}, "smoothing always needs tracking"),
         ({"input_size": (100, 96)}, "width"),
         ({"input_size": (96, 512)}, "height"),
         ({"input_size": 20}, "input_size must be from 32 to 192 px, got 20"),
@@ -341,3 +378,11 @@ def test_movenets_encoder_has_larger_errors_than_the_defaults_assume() -> None:
     assert (small.tracker, small.placement) == (TrackerConfig(), PlacementConfig())
     chosen = EstimatorConfig(tracker=TrackerConfig(), placement=PlacementConfig())
     assert complete_config(chosen, NANO) == chosen
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "is_smoothed"), [("auto", [True, False]), ("always", [True, True]), ("never", [False, False])]
+)
+def test_networks_whose_bodies_are_smoothed(smoothing: Any, is_smoothed: list[bool]) -> None:
+    configs = [complete_config(EstimatorConfig(smoothing=smoothing), network) for network in (NANO, SMALL)]
+    assert [config.tracker is not None and config.tracker.smoothing is not None for config in configs] == is_smoothed

@@ -104,6 +104,10 @@ def add_estimation(parser: argparse.ArgumentParser, *, mesh: str, mesh_help: str
         "--track", action=argparse.BooleanOptionalAction, default=True,
         help="track people in videos and bags (default: on); images are independent of each other",
     )  # fmt: skip
+    parser.add_argument(
+        "--smoothing", choices=("auto", "always", "never"), default="auto",
+        help="smooth poses and distances of tracked people over time; auto: with nano (default: %(default)s)",
+    )  # fmt: skip
 
 
 def add_input_size(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +128,7 @@ def make_estimator_config(args: argparse.Namespace) -> EstimatorConfig:
         input_size=args.input_size,
         mesh=args.mesh,
         track=args.track,
+        smoothing=args.smoothing,
     )
 
 

@@ -188,6 +188,17 @@ class InferenceResult:
 IMAGE_FIELDS = ("horizontal_fov", "k")  # fields of an InferenceResult without a row per person
 
 
+class PosedArrays(NamedTuple):
+    """n posed bodies in host memory; units and frames as in `PosedBody`.
+
+    bone_poses  (n, 163, 4, 4) float32
+    vertices    (n, V, 3) float32; (n, 0, 3) if they were not requested
+    """
+
+    bone_poses: NDArray[np.float32]
+    vertices: NDArray[np.float32]
+
+
 class UploadedImage(NamedTuple):
     """The network's inputs on the device, for one image.
 
@@ -274,6 +285,23 @@ class Inference:
                 inputs += (min_score,)
             outputs = self.copy_to_host(self._run(*inputs), vertices=vertices)
         return [InferenceResult(**{name: value[row] for name, value in outputs.items()}) for row in range(len(images))]
+
+    def pose_bodies(
+        self, shape: NDArray[np.float32], rotations: NDArray[np.float32], *, vertices: bool = True
+    ) -> PosedArrays:
+        """Pose n bodies, beside the network on another image. Thread-safe.
+
+        shape      (n, 6) in [0, 1]
+        rotations  (n, 163, 3, 3), as in `Body.forward`
+        vertices   whether the result has vertices
+        """
+        with torch.inference_mode(), self._on_device(), self.use_full_precision():
+            inputs = (torch.from_numpy(values).to(self.device) for values in (shape, rotations))
+            if not vertices:
+                bone_poses = self.body.pose_bones(*inputs)
+                return PosedArrays(bone_poses.cpu().numpy(), np.empty((len(shape), 0, 3), np.float32))
+            posed = self.body(*inputs)
+            return PosedArrays(posed.bone_poses.cpu().numpy(), posed.vertices.cpu().numpy())
 
     def reconfigure(self, body: Body, max_people: int) -> None:
         """Change the body or the number of people. The next image captures its graph again."""

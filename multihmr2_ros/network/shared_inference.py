@@ -34,6 +34,7 @@ from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.network.inference import (
     Inference,
     InferenceResult,
+    PosedArrays,
     Runtime,
     UploadedImage,
     convert_network,
@@ -201,6 +202,12 @@ class CameraInference:
     ) -> InferenceResult:
         """Run the network on one image. Arguments as in `Inference`; the result is not overwritten."""
         return self._shared.run(_Request(self.inference, self.inference.upload(image, resize, k), min_score, vertices))
+
+    def pose_bodies(
+        self, shape: NDArray[np.float32], rotations: NDArray[np.float32], *, vertices: bool = True
+    ) -> PosedArrays:
+        """Pose n bodies. Arguments as in `Inference`."""
+        return self.inference.pose_bodies(shape, rotations, vertices=vertices)
 
     def reconfigure(self, body: Body, max_people: int) -> None:
         """Change this camera's mesh or number of people; other cameras keep theirs."""

@@ -29,7 +29,7 @@ from rclpy.parameter import Parameter
 
 from multihmr2_ros.errors import UserError
 
-# For outputs whose message package may be missing. Not "on" and "off", because YAML reads these as true and false.
+# Not "on" and "off", because YAML reads these as true and false.
 WHEN = ("auto", "always", "never")
 QOS_OVERRIDES = "qos_overrides."  # followed by TOPIC.subscription.KIND or TOPIC.publisher.KIND
 # Topics whose QoS the parameters may change: the node's inputs, and those of rclpy.
@@ -138,6 +138,11 @@ class NodeParameters:
         low=0.0,
         high=10.0,
         live=True,
+    )
+    smoothing: Literal["auto", "always", "never"] = define_parameter(
+        "auto",
+        "Whether poses and distances of people are smoothed over time; auto: with nano, whose errors this reduces.",
+        choices=WHEN,
     )
     max_age_s: float = define_parameter(
         0.0,

@@ -82,6 +82,7 @@ def make_configuration(parameters: NodeParameters, base: EstimatorConfig, *, ver
         max_people=parameters.max_people,
         input_size=parameters.input_size or None,
         mesh=parameters.mesh,
+        smoothing=parameters.smoothing,
         vertices=vertices,
     )
 

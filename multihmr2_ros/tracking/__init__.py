@@ -19,13 +19,14 @@
 >>> tracked.track_id, tracked.velocity
 """
 
-from .config import TrackerConfig, VelocityConfig
+from .config import SmoothingConfig, TrackerConfig, VelocityConfig
 from .detections import Detections, TrackingResult, TrackSnapshot
 from .tracker import Tracker
 from .velocity import compute_measurement_noise
 
 __all__ = [
     "Detections",
+    "SmoothingConfig",
     "TrackSnapshot",
     "Tracker",
     "TrackerConfig",

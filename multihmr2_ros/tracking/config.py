@@ -90,6 +90,26 @@ class VelocityConfig:
 
 
 @dataclass(frozen=True)
+class SmoothingConfig:
+    """Smoothing of poses over time: a One-Euro filter (Casiez, Roussel, Vogel 2012) for each bone's rotation.
+
+    The time constant of the low-pass filter is 1 / (1 / time_constant_s + gain_per_rad · angular speed): short during
+    fast movements, so that poses do not lag behind.
+
+    time_constant_s        of a bone that does not rotate, s
+    gain_per_rad           see above, 1/rad; 0: the time constant is always the same
+    speed_time_constant_s  of the low-pass filter of the angular velocity, s
+    """
+
+    time_constant_s: float = 0.05
+    gain_per_rad: float = 4.0
+    speed_time_constant_s: float = 0.16
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, positive=("time_constant_s",), not_negative=("gain_per_rad", "speed_time_constant_s"))
+
+
+@dataclass(frozen=True)
 class TrackerConfig:
     """Settings of the tracker. Lengths in the image are fractions of the side of the padded network input.
 
@@ -125,6 +145,7 @@ class TrackerConfig:
     confirm_hits              number of detections that confirm a track
     shape_window_s            time constant of the running body shape
     velocity                  noise of the velocity filters
+    smoothing                 smoothing of poses and distances; None: off, as published
     """
 
     nominal_rate_hz: float = 30.0
@@ -145,6 +166,7 @@ class TrackerConfig:
     confirm_hits: int = 3
     shape_window_s: float = 10.0
     velocity: VelocityConfig = VelocityConfig()
+    smoothing: SmoothingConfig | None = None
 
     @classmethod
     def reference(cls, nominal_rate_hz: float = 1.0) -> TrackerConfig:

@@ -42,6 +42,8 @@ class Detections:
     is_weak           (n,) bool, detections too uncertain to start a track: they only continue a confirmed one, and are
                       not tracked otherwise; None: no detection is weak
     stature           (n,) m; None: no running stature
+    bone_rotations    (n, B, 3, 3) of each bone relative to its parent; row 0 of each person is the root's in the camera
+                      frame, as in `rotation`; None: poses are not smoothed
     """
 
     feature: NDArray[Any]
@@ -53,6 +55,7 @@ class Detections:
     distance_sigma_m: NDArray[Any] | None = None
     is_weak: NDArray[np.bool_] | None = None
     stature: NDArray[Any] | None = None
+    bone_rotations: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.feature)
@@ -66,6 +69,7 @@ class Detections:
             "distance_sigma_m": (n,),
             "is_weak": (n,),
             "stature": (n,),
+            "bone_rotations": (n, None, 3, 3),
         }
         for name, shape in wanted.items():
             array = getattr(self, name)
@@ -85,13 +89,15 @@ class Detections:
         return len(self.feature)
 
     def find_usable(self) -> NDArray[np.bool_]:
-        """Return a mask (n,) of the rows that are finite and have a valid rotation (positive determinant)."""
+        """Return a mask (n,) of the rows that are finite and have valid rotations (positive determinants)."""
         usable = np.ones(len(self), bool)
         for field in fields(self):
             array = getattr(self, field.name)
             if array is not None and field.name != "distance_sigma_m":
                 usable &= np.isfinite(array.reshape(len(self), int(np.prod(array.shape[1:])))).all(axis=1)
         usable[usable] = np.linalg.det(self.rotation[usable]) > 0
+        if self.bone_rotations is not None:
+            usable[usable] = (np.linalg.det(self.bone_rotations[usable]) > 0).all(axis=1)
         return usable
 
     def select(self, rows: NDArray[np.bool_]) -> Detections:
@@ -115,6 +121,9 @@ class TrackingResult:
     velocity_frame       "fixed" if a fixed frame was given for this image, else "camera" (relative to the camera)
     shape                (n, S) running shape of the track; None if the detections have no shape
     stature              (n,) m, running stature of the track; None if the detections have no stature
+    pelvis               (n, 3) m, camera frame, of the detections, at the distances of the motion filters; None without
+                         smoothing
+    bone_rotations       (n, B, 3, 3) smoothed; None without smoothing
     """
 
     track_id: NDArray[np.int64]
@@ -125,10 +134,12 @@ class TrackingResult:
     velocity_frame: str
     shape: NDArray[np.float64] | None
     stature: NDArray[np.float64] | None
+    pelvis: NDArray[np.float64] | None = None
+    bone_rotations: NDArray[np.float64] | None = None
 
     @classmethod
-    def from_untracked(cls, detections: Detections, velocity_frame: str) -> TrackingResult:
-        """Return the output without identities and velocities; shape and stature are copies of the detections'."""
+    def from_untracked(cls, detections: Detections, velocity_frame: str, *, is_smoothed: bool) -> TrackingResult:
+        """Return the output without identities and velocities; the other fields are copies of the detections'."""
         n = len(detections)
         return cls(
             track_id=np.full(n, -1, np.int64),
@@ -137,9 +148,15 @@ class TrackingResult:
             velocity=np.full((n, 3), np.nan),
             velocity_covariance=np.full((n, 3, 3), np.nan),
             velocity_frame=velocity_frame,
-            shape=None if detections.shape is None else np.array(detections.shape, np.float64),
-            stature=None if detections.stature is None else np.array(detections.stature, np.float64),
+            shape=_copy(detections.shape),
+            stature=_copy(detections.stature),
+            pelvis=_copy(detections.pelvis) if is_smoothed else None,
+            bone_rotations=_copy(detections.bone_rotations) if is_smoothed else None,
         )
+
+
+def _copy(values: NDArray[Any] | None) -> NDArray[np.float64] | None:
+    return None if values is None else np.array(values, np.float64)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from multihmr2_ros.people import TrackState
 
-from .config import TrackerConfig, VelocityConfig
+from .config import SmoothingConfig, TrackerConfig, VelocityConfig
 from .detections import Detections, TrackingResult, TrackSnapshot
 from .motion import MotionHistory
+from .smoothing import PoseEstimate, update_poses
 from .velocity import (
     ModalEstimate,
     MotionEstimate,
@@ -39,6 +40,7 @@ from .velocity import (
 
 Array = NDArray[np.float64]
 _MIN_SCORE = 1e-3  # a detection of score 0 still has some weight, so that the weights never sum to zero
+_MIN_DISTANCE_M = 1e-6  # keeps ratios of distances finite
 _MIN_STATURE_M = 0.1  # keeps ratios of statures finite
 _OTHER_CUE = 2.0  # ratio of two standard deviations of the distance: more means that it was measured in another way
 
@@ -69,6 +71,7 @@ class Track:
     """The state of one track. Its size does not grow with time.
 
     motion: relative to the camera, ground_motion: in a fixed frame; both None until measured.
+    pose: root in the fixed frame if there is one, else in the camera frame; None until measured, and without smoothing.
     distance_sigma_m: standard deviation of the last distance, m.
     """
 
@@ -84,6 +87,7 @@ class Track:
         self.running_stature = RunningMean(config.shape_window_s)
         self.motion: MotionEstimate | None = None
         self.ground_motion: ModalEstimate | None = None
+        self.pose: PoseEstimate | None = None
         self.distance_sigma_m: float | None = None
         self._confirm_hits = config.confirm_hits
 
@@ -125,11 +129,12 @@ def update_tracks(
     stamp_s: float,
     config: TrackerConfig,
 ) -> TrackingResult:
-    """Update velocities, shapes and statures of tracks with their detections, selected by a mask (n,), and return them.
+    """Update the estimates of tracks with their detections, selected by a mask (n,), and return them.
 
     tracks: one per selected row, in the same order. fixed_from_camera (4, 4): see `Tracker.update`.
     """
-    result = TrackingResult.from_untracked(detections, "camera" if fixed_from_camera is None else "fixed")
+    velocity_frame = "camera" if fixed_from_camera is None else "fixed"
+    result = TrackingResult.from_untracked(detections, velocity_frame, is_smoothed=config.smoothing is not None)
     if not tracks:
         return result
     result.track_id[rows] = [track.track_id for track in tracks]
@@ -137,16 +142,10 @@ def update_tracks(
     result.age_s[rows] = [stamp_s - track.first_stamp_s for track in tracks]
     _average_bodies(detections, rows, tracks, stamp_s, result)
     if detections.pelvis is not None:
-        pelvis = np.asarray(detections.pelvis[rows], np.float64)
-        sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
-        if detections.stature is not None and result.stature is not None:
-            stature, mean = detections.stature[rows], result.stature[rows]
-            pelvis = _correct_distances(pelvis, sigma_m, stature, mean, config.velocity)
-        noise = _compute_noise(pelvis, sigma_m, config.velocity)
-        _allow_jumps(tracks, pelvis, sigma_m, fixed_from_camera, config.velocity)
-        motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config.velocity)
-        result.velocity[rows] = [motion.velocity for motion in motions]
-        result.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
+        _update_motions(detections, rows, tracks, fixed_from_camera, stamp_s, config.velocity, result)
+    if result.bone_rotations is not None and config.smoothing is not None:
+        rotations = result.bone_rotations[rows]
+        result.bone_rotations[rows] = _smooth_poses(tracks, rotations, fixed_from_camera, stamp_s, config.smoothing)
     return result
 
 
@@ -162,6 +161,31 @@ def _average_bodies(
         if values is not None:
             measured = zip(means, values[rows], score[rows].tolist(), strict=True)
             values[rows] = [mean.update(value, weight, stamp_s) for mean, value, weight in measured]
+
+
+def _update_motions(
+    detections: Detections,
+    rows: NDArray[np.bool_],
+    tracks: Sequence[Track],
+    fixed_from_camera: Array | None,
+    stamp_s: float,
+    config: VelocityConfig,
+    result: TrackingResult,
+) -> None:
+    """Update the motions of the tracks, and write velocities and filtered distances to the result."""
+    assert detections.pelvis is not None
+    pelvis = np.asarray(detections.pelvis[rows], np.float64)
+    sigma_m = None if detections.distance_sigma_m is None else detections.distance_sigma_m[rows]
+    if detections.stature is not None and result.stature is not None:
+        pelvis = _correct_distances(pelvis, sigma_m, detections.stature[rows], result.stature[rows], config)
+    noise = _compute_noise(pelvis, sigma_m, config)
+    _allow_jumps(tracks, pelvis, sigma_m, fixed_from_camera, config)
+    motions = _measure_velocity(tracks, pelvis, noise, fixed_from_camera, stamp_s, config)
+    result.velocity[rows] = [motion.velocity for motion in motions]
+    result.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
+    if result.pelvis is not None:
+        position = np.stack([motion.position for motion in motions])
+        result.pelvis[rows] = _move_along_rays(pelvis, position, fixed_from_camera)
 
 
 def _correct_distances(
@@ -243,3 +267,33 @@ def _measure_velocity(
     for track, modal in zip(tracks, over_ground, strict=True):
         track.ground_motion = modal
     return over_ground
+
+
+def _move_along_rays(pelvis: Array, position: Array, fixed_from_camera: Array | None) -> Array:
+    """Return pelvises (n, 3) m, moved along their viewing rays to the distances of filtered positions (n, 3) m.
+
+    position: in the frame of the motion filter. The filters hardly change the direction, and the image shows it
+    precisely.
+    """
+    if fixed_from_camera is not None:
+        position = (position - fixed_from_camera[:3, 3]) @ fixed_from_camera[:3, :3]
+    distance, filtered = np.linalg.norm(pelvis, axis=1), np.linalg.norm(position, axis=1)
+    return pelvis * (filtered / np.maximum(distance, _MIN_DISTANCE_M))[:, None]
+
+
+def _smooth_poses(
+    tracks: Sequence[Track], rotations: Array, fixed_from_camera: Array | None, stamp_s: float, config: SmoothingConfig
+) -> Array:
+    """Update the tracks' poses with bone rotations (n, B, 3, 3), and return them smoothed.
+
+    With a camera pose, the root is smoothed in the fixed frame: relative to a camera that turns, standing people turn.
+    """
+    to_fixed = np.eye(3) if fixed_from_camera is None else fixed_from_camera[:3, :3]
+    rotations = rotations.copy()
+    rotations[:, 0] = to_fixed @ rotations[:, 0]
+    poses = update_poses([track.pose for track in tracks], rotations, stamp_s, config)
+    for track, pose in zip(tracks, poses, strict=True):
+        track.pose = pose
+    smoothed = np.stack([pose.rotation for pose in poses])
+    smoothed[:, 0] = to_fixed.T @ smoothed[:, 0]
+    return smoothed

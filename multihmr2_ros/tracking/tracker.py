@@ -183,11 +183,14 @@ class Tracker:
             del self._tracks[track_id]
 
     def _select_velocity_frame(self, fixed_frame: str, *, is_known: bool) -> None:
-        """Reset the velocities that do not continue in this update's frame.
+        """Reset the velocities and poses that do not continue in this update's frame.
 
         Velocities relative to the camera restart after each use of the fixed frame. Velocities in the fixed frame
         continue after gaps of up to _MAX_GAP_S without camera pose.
         """
+        if is_known != self._has_fixed_frame or (is_known and fixed_frame != self._fixed_frame):
+            for track in self._tracks.values():
+                track.pose = None
         if is_known:
             gap_s = 0.0 if self._has_fixed_frame else self._stamp_s - self._fixed_frame_stamp_s
             continues = fixed_frame == self._fixed_frame and gap_s <= _MAX_GAP_S

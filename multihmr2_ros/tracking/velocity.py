@@ -67,6 +67,11 @@ class MotionEstimate:
     log_likelihood: float = 0.0
 
     @property
+    def position(self) -> Array:
+        """Position (3,) in m."""
+        return self.mean[:3]
+
+    @property
     def velocity(self) -> Array:
         """Velocity (3,) in m/s, NaN until measured at two stamps."""
         return self.mean[3:] if self.has_velocity else np.full(3, np.nan)
@@ -237,6 +242,11 @@ class ModalEstimate:
     probability: Array
     velocity: Array
     velocity_covariance: Array
+
+    @property
+    def position(self) -> Array:
+        """Position (3,) in m, mean over the modes."""
+        return self.probability @ np.stack([mode.position for mode in self.modes])
 
 
 def update_modal_estimates(

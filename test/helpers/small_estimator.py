@@ -16,6 +16,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
 from multihmr2_ros import Estimator
@@ -26,9 +29,9 @@ from test.helpers.small_network import small_network
 EVERYBODY = EstimatorConfig(score_threshold=0.0, nms_distance_m=0.0, max_people=6, mesh="low")
 
 
-def make_estimator() -> Estimator:
-    """Return an estimator that detects six people in every image."""
-    return Estimator(small_network(), EVERYBODY, Runtime("cpu", "fp32"))
+def make_estimator(**changes: Any) -> Estimator:
+    """Return an estimator that detects six people in every image. changes: fields of its configuration."""
+    return Estimator(small_network(), dataclasses.replace(EVERYBODY, **changes), Runtime("cpu", "fp32"))
 
 
 def make_image(width: int, height: int, seed: int = 0) -> np.ndarray:

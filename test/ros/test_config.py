@@ -41,9 +41,11 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 
+from multihmr2_ros.estimator import EstimatorConfig
 from multihmr2_ros.ros.domain import reserve_domain
 from multihmr2_ros.ros.node import PerceptionNode
-from multihmr2_ros.ros.parameters import DEFAULTS, RULES
+from multihmr2_ros.ros.parameters import DEFAULTS, RULES, NodeParameters
+from multihmr2_ros.ros.restarts import make_configuration
 from test.helpers.ros_domain import DOMAIN_ID
 from test.helpers.stand_in_estimator import StandInEstimator
 
@@ -101,6 +103,12 @@ def test_a_node_reads_the_parameter_file(tmp_path: Path, namespace: str) -> None
     finally:
         rclpy.try_shutdown()
     assert read == DEFAULTS | {"score_threshold": 0.9, "autostart": False}
+
+
+@pytest.mark.parametrize("smoothing", ["auto", "always", "never"])
+def test_smoothing_of_the_node_is_that_of_its_estimator(smoothing: Any) -> None:
+    parameters = NodeParameters(smoothing=smoothing)
+    assert make_configuration(parameters, EstimatorConfig()).smoothing == smoothing
 
 
 # --- RViz

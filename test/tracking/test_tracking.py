@@ -25,7 +25,7 @@ import pytest
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.people import TrackState
-from multihmr2_ros.tracking import Detections, Tracker, TrackerConfig, TrackingResult, VelocityConfig
+from multihmr2_ros.tracking import Detections, SmoothingConfig, Tracker, TrackerConfig, TrackingResult, VelocityConfig
 from test.helpers.tracking_scenes import GOLDEN_NAMES, Room, golden, simulate, track
 
 RATE_HZ = 30.0
@@ -266,11 +266,12 @@ def test_rows_whose_rotation_is_none_are_not_tracked() -> None:
 
 
 def test_detections_are_left_as_they_were() -> None:
-    tracker = Tracker()
+    tracker = Tracker(TrackerConfig(smoothing=SmoothingConfig()))
     for index in range(5):
         detections = people(
-            0.2, 0.8 + 0.01 * index, distance_sigma_m=np.array([0.02, np.nan]), is_weak=np.zeros(2, bool)
-        )
+            0.2, 0.8 + 0.01 * index, distance_sigma_m=np.array([0.02, np.nan]), is_weak=np.zeros(2, bool),
+            bone_rotations=np.tile(np.eye(3), (2, 4, 1, 1)),
+        )  # fmt: skip
         copies = {field.name: getattr(detections, field.name).copy() for field in dataclasses.fields(detections)}
         tracker.update(detections, index / RATE_HZ)
         for name, copy in copies.items():
