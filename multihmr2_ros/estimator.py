@@ -355,14 +355,15 @@ class Estimator:
     def smooth_bodies(self, people: People, tracked: TrackingResult) -> People:
         """Replace the bodies of tracked people: smoothed pose, the track's body shape, and filtered distance.
 
-        tracked: of a tracker with smoothing, for these people
+        tracked: of a tracker with smoothing, for the detections of these people
         """
         rows = np.flatnonzero(tracked.track_id >= 0)
         if not len(rows):
             return people
         assert tracked.bone_rotations is not None
         assert tracked.pelvis is not None
-        rotations, shape = tracked.bone_rotations[rows].astype(np.float32), people.running_shape[rows]
+        shape, rotations = people.running_shape[rows], people.rotations[rows]
+        rotations[:, self.body.posed_rows] = tracked.bone_rotations[rows]
         posed = self.inference.pose_bodies(shape, rotations, vertices=people.vertices.shape[1] > 0)
         joints = posed.bone_poses[..., :3, 3]
         shift = (tracked.pelvis[rows] - joints[:, 0]).astype(np.float32)[:, None]
@@ -392,7 +393,7 @@ class Estimator:
             score=people.score,
             distance_sigma_m=people.distance_sigma_m,
             is_weak=people.score <= self.config.score_threshold,
-            bone_rotations=people.rotations if self.tracker.config.smoothing else None,
+            bone_rotations=people.rotations[:, self.body.posed_rows] if self.tracker.config.smoothing else None,
             stature=people.stature,  # averaged like the shape, so that the body need not run again
         )
 

@@ -107,6 +107,7 @@ class Body(nn.Module):
         unposed = [any(word in label for word in UNPOSED_BONE_WORDS) for label in self.bone_labels]
         self.register_buffer("surface_vertices", surface, persistent=False)
         self.register_buffer("unposed_bones", torch.tensor(unposed)[:, None, None], persistent=False)
+        self.posed_rows = tuple(row for row, is_unposed in enumerate(unposed) if not is_unposed)  # the root's is 0
         self.keypoint_rows = tuple(self.bone_labels.index(label) for label in KEYPOINT_BONES)
         self.register_buffer("keypoint_bones", torch.tensor(self.keypoint_rows), persistent=False)
         self.register_buffer("identity", torch.eye(3), persistent=False)
