@@ -23,7 +23,12 @@ from torch import Tensor
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.network.heads import rotations_from_6d
-from multihmr2_ros.training.body_losses import angular_loss, compute_diagonal_fov, reprojection_loss
+from multihmr2_ros.training.body_losses import (
+    angular_loss,
+    compute_diagonal_fov,
+    keypoint_similarity_loss,
+    reprojection_loss,
+)
 from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.loss_functions import project
 from multihmr2_ros.training.matched_people import pose_people
@@ -104,3 +109,21 @@ def test_the_body_is_differentiable() -> None:
             below = probe()
             leaf += 1e-6 * direction
         assert float((gradient * direction).sum()) == pytest.approx(float(above - below) / 2e-6, rel=1e-5)
+
+
+def test_keypoint_similarity_is_coco_s_with_softened_sigmas() -> None:
+    k = torch.tensor([[[100.0, 0, 50], [0, 100, 50], [0, 0, 1]]])
+    points = torch.zeros(1, 17, 3)
+    points[..., 2] = 2.0
+    pixels, visible = torch.full((1, 17, 2), 50.0), torch.ones(1, 17, dtype=torch.bool)
+    box = torch.tensor([[0.0, 0, 40, 100]])
+    assert keypoint_similarity_loss(points, pixels, visible, k, box) == 0
+    pixels[0, 5, 0] += 10
+    expected = (1 - np.exp(-100 / (2 * 0.53 * 4000 * (2 * 2 * 0.079) ** 2))) / 17
+    np.testing.assert_allclose(keypoint_similarity_loss(points, pixels, visible, k, box), expected, rtol=1e-5)
+    exact = points.double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda found: keypoint_similarity_loss(found, pixels.double(), visible, k.double(), box.double()), exact
+    )
+    visible[0, 5] = False
+    assert keypoint_similarity_loss(points, pixels, visible, k, box) == 0

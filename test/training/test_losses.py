@@ -51,7 +51,7 @@ from test.helpers.nano_network import TINY, nano_network, random_targets
 
 SIZE = (192, 256)
 OFF = {field.name: 0.0 for field in dataclasses.fields(LossConfig) if field.type == "float"}
-# Terms supervised by annotated keypoints only are tested in test_movenet_network.py.
+# Terms supervised by annotated keypoints only are tested in test_movenet_training.py and test_body_losses.py.
 ELSEWHERE = (
     "consistency",
     "auxiliary",

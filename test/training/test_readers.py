@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from multihmr2_ros.body import Body
 from multihmr2_ros.camera import project
@@ -31,9 +32,9 @@ from multihmr2_ros.media.export import save_image
 from multihmr2_ros.training.data import collate
 from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.losses import compute_losses
-from multihmr2_ros.training.readers import BedlamReader, CocoReader, PseudoTruthReader
+from multihmr2_ros.training.readers import BedlamReader, CocoReader, EmptyImageReader, HashSplit, PseudoTruthReader
 from multihmr2_ros.training.readers.bedlam import BODY_25
-from multihmr2_ros.training.readers.common import center_from_keypoints
+from multihmr2_ros.training.readers.common import center_from_keypoints, compute_hash_share
 from test import paths
 from test.helpers.nano_network import TINY, nano_network
 from test.helpers.training_samples import make_sample
@@ -346,3 +347,15 @@ def test_impossible_keypoints_are_not_visible(tmp_path: Path) -> None:
     )
     visible = PseudoTruthReader(tmp_path, labels).sample(0).keypoint_visible
     assert np.argwhere(~visible).tolist() == [[0, 3], [1, 5]]
+
+
+def test_a_share_of_a_dataset_is_held_out_by_name(tmp_path: Path) -> None:
+    for number in range(60):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+    reader = EmptyImageReader(tmp_path)
+    kept = HashSplit(reader, 0.25)
+    assert 30 < len(kept) < 57
+    assert all(compute_hash_share(kept.sample(row).origin) >= 0.25 for row in range(len(kept)))
+    assert len(reader.sample(0)) == 0
+    assert reader.sample(0).score_supervised
+    assert compute_hash_share("a/b/c.jpg") == compute_hash_share("c.jpg") == pytest.approx(0.573054, abs=1e-6)
