@@ -28,7 +28,7 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.network.inference import Inference, Runtime
 from test.golden import weights
-from test.network.test_network_golden import CASES, GOLDEN, SIZES, by_score, given_k
+from test.helpers.golden_images import CASES, GOLDEN, SIZES, make_given_k, read_by_score
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -66,7 +66,7 @@ def _infer(infer: Inference, case: tuple[int, str]) -> Arrays:
     sizes = infer.network.config
     resize = ResizePad.fit(width, height, sizes.image_size, sizes.patch_size)
     image = weights.image(height, width, int(GOLDEN["base"]) + 1 + index)
-    result = infer(image, resize, given_k(index) if tag == "given" else None)
+    result = infer(image, resize, make_given_k(index) if tag == "given" else None)
     return {name: value.copy() for name, value in vars(result).items()}
 
 
@@ -74,11 +74,11 @@ def _golden_people(case: tuple[int, str]) -> Arrays:
     """Return the golden numbers under the names of `Inference`'s results; vertices: every 37th."""
     prefix = f"{case[0]}/{case[1]}"
     names = {"shape": "shape", "rotations": "rotmat", "bone_poses": "bone_poses", "joints": "j3d"}
-    people = {ours: by_score(f"{prefix}/{theirs}") for ours, theirs in names.items()}
+    people = {ours: read_by_score(f"{prefix}/{theirs}") for ours, theirs in names.items()}
     people["shape"] = people["shape"][:, :6]
-    people["score"] = by_score(f"{prefix}/conf")[:, 0]
-    people["vertices"] = by_score(f"{prefix}/vertices_every_37")
-    people["track_feature"] = by_score(f"{prefix}/trackfeat_every_16")
+    people["score"] = read_by_score(f"{prefix}/conf")[:, 0]
+    people["vertices"] = read_by_score(f"{prefix}/vertices_every_37")
+    people["track_feature"] = read_by_score(f"{prefix}/trackfeat_every_16")
     return people | {"k": GOLDEN[f"{prefix}/K"], "horizontal_fov": GOLDEN[f"{prefix}/fov"][0]}
 
 

@@ -31,6 +31,7 @@ from multihmr2_ros.estimator import Estimator, EstimatorConfig
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Mode, Precision, Runtime
 from multihmr2_ros.network.model import MultiHMR2
+from multihmr2_ros.people import People
 from multihmr2_ros.weights import resolve_checkpoint
 from test.golden import weights
 
@@ -99,3 +100,12 @@ def make_estimator(
 
 def make_image(size: tuple[int, int], seed: int = 0) -> Image:
     return weights.image(size[1], size[0], seed)
+
+
+def compute_difference(one: People, other: People) -> float:
+    """Return the maximum difference of scores, positions and vertices."""
+    if len(one.score) != len(other.score):
+        return float("inf")
+    return max(
+        float(np.abs(getattr(one, name) - getattr(other, name)).max()) for name in ("score", "joints", "vertices")
+    )

@@ -32,12 +32,8 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.cli.main import main
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.model import MultiHMR2, PlacedBodies, Prediction, place_bodies
-from test import paths
-from test.golden import weights
+from test.helpers.golden_images import CASES, GOLDEN, SIZES, make_given_k, make_golden_image, read_by_score
 
-GOLDEN = np.load(paths.GOLDEN / "network_dev.npz")
-SIZES = ((576, 768), (768, 512))  # height, width
-CASES = [(index, tag) for index in (0, 1) for tag in ("pred", "given")]
 # Encoding takes half a minute per image on one core. Neither image is square, so one of them shows the same faults.
 NETWORK_CASES = [pytest.param(case, marks=pytest.mark.slow if case[0] == 0 else ()) for case in CASES]
 PIXELS, METERS, ROTATIONS, TOKENS = 0.05, 1e-3, 1e-3, 2e-3
@@ -45,23 +41,8 @@ PIXELS, METERS, ROTATIONS, TOKENS = 0.05, 1e-3, 1e-3, 2e-3
 Case = tuple[str, Prediction, PlacedBodies, PlacedBodies, torch.Tensor]
 
 
-def picture(index: int) -> np.ndarray:
-    return weights.image(*SIZES[index], int(GOLDEN["base"]) + 1 + index)
-
-
-def given_k(index: int) -> np.ndarray:
-    height, width = SIZES[index]
-    return np.array([[610, 0, width / 2 + 7], [0, 610, height / 2 - 5], [0, 0, 1]])
-
-
-def by_score(name: str) -> np.ndarray:
-    """Return a golden array of people in the order of our results: by descending score."""
-    prefix = name.rsplit("/", 1)[0]
-    return GOLDEN[name][np.argsort(-GOLDEN[f"{prefix}/conf"].ravel())]
-
-
-def pixels(index: int) -> torch.Tensor:
-    return torch.from_numpy(picture(index)).permute(2, 0, 1)[None]
+def make_pixels(index: int) -> torch.Tensor:
+    return torch.from_numpy(make_golden_image(index)).permute(2, 0, 1)[None]
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +64,11 @@ def network(golden_checkpoint: Path) -> MultiHMR2:
 @pytest.fixture(scope="module", params=NETWORK_CASES, ids=lambda case: f"image{case[0]}-{case[1]}")
 def case(request: pytest.FixtureRequest, network: MultiHMR2, bodies: dict[str, Body]) -> Case:
     index, tag = request.param
-    k = torch.from_numpy(given_k(index)).float()[None]
+    k = torch.from_numpy(make_given_k(index)).float()[None]
     with torch.inference_mode():
-        prediction = network(pixels(index), k, torch.tensor([tag == "given"]), 20)
+        prediction = network(make_pixels(index), k, torch.tensor([tag == "given"]), 20)
         placed = [place_bodies(bodies[mesh], prediction) for mesh in ("full", "low")]
-        return f"{index}/{tag}", prediction, *placed, network.encode(pixels(index), None).patches
+        return f"{index}/{tag}", prediction, *placed, network.encode(make_pixels(index), None).patches
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +102,7 @@ def test_people(case: Case) -> None:
         "lowres_pelvis": (low.joints[0, :n, 0], METERS),
     }
     for field, (ours, tolerance) in expected.items():
-        np.testing.assert_allclose(ours, by_score(f"{name}/{field}"), atol=tolerance, err_msg=field)
+        np.testing.assert_allclose(ours, read_by_score(f"{name}/{field}"), atol=tolerance, err_msg=field)
 
 
 def test_tokens(case: Case) -> None:
@@ -140,8 +121,8 @@ def test_the_run_command_writes_the_golden_people(
 ) -> None:
     index, tag = chosen
     monkeypatch.setattr(checkpoint, "load_network", {golden_checkpoint: network}.__getitem__)  # not loaded again
-    Image.fromarray(picture(index)).save(tmp_path / "image.png")
-    k = given_k(index)
+    Image.fromarray(make_golden_image(index)).save(tmp_path / "image.png")
+    k = make_given_k(index)
     camera = ["--k", *(str(value) for value in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))] if tag == "given" else []
     command = ["run", str(tmp_path / "image.png"), "--checkpoint", str(golden_checkpoint), "--device", "cpu"]
     command += ["--precision", "fp32", "--nms-distance", "0", "--save", "params", "--out", str(tmp_path / "out")]
@@ -162,7 +143,7 @@ def test_the_run_command_writes_the_golden_people(
         np.testing.assert_allclose(written[field], golden[order], atol=tolerance, err_msg=field)
     vertices = written["vertices"]
     assert vertices.shape[1:] == (19158, 3)
-    np.testing.assert_allclose(vertices[:, ::37], by_score(f"{name}/vertices_every_37"), atol=METERS)
+    np.testing.assert_allclose(vertices[:, ::37], read_by_score(f"{name}/vertices_every_37"), atol=METERS)
     np.testing.assert_allclose(written["k"], GOLDEN[f"{name}/K"], atol=PIXELS)
     height = SIZES[index][0]
     assert float(written["vertical_fov"]) == pytest.approx(2 * np.arctan(height / 2 / written["k"][1, 1]), abs=1e-9)
@@ -174,5 +155,5 @@ def test_suppression_leaves_the_golden_scores(index: int, tag: str) -> None:
     from multihmr2_ros.estimator import suppress_nearby
 
     name = f"{index}/{tag}"
-    kept = suppress_nearby(by_score(f"{name}/pelvis"), 0.25)
-    np.testing.assert_array_equal(by_score(f"{name}/conf")[kept], GOLDEN[f"{name}/nms_order_conf"])
+    kept = suppress_nearby(read_by_score(f"{name}/pelvis"), 0.25)
+    np.testing.assert_array_equal(read_by_score(f"{name}/conf")[kept], GOLDEN[f"{name}/nms_order_conf"])

@@ -31,8 +31,8 @@ from multihmr2_ros.network import checkpoint, inference
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.network.model import MultiHMR2, place_bodies
 from test.golden import weights
+from test.helpers.golden_images import GOLDEN, SIZES, make_given_k
 from test.helpers.small_network import small_network
-from test.network.test_network_golden import GOLDEN, SIZES, given_k
 
 
 def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -40,7 +40,7 @@ def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarr
     results = []
     for index, (height, width) in enumerate(SIZES):
         pixels = torch.from_numpy(weights.image(height, width, int(GOLDEN["base"]) + 1 + index)).permute(2, 0, 1)[None]
-        k = torch.from_numpy(given_k(index)).float()[None]
+        k = torch.from_numpy(make_given_k(index)).float()[None]
         with torch.inference_mode():
             prediction = network(pixels.expand(2, -1, -1, -1), k.expand(2, -1, -1), torch.tensor([False, True]), 100)
             pelvis = place_bodies(body, prediction).joints[:, :, 0]

@@ -46,16 +46,16 @@ def sample(people: int, seed: int) -> Sample:
 
 
 def test_renders_survive_packing(tmp_path: Path) -> None:
-    gpu_train = load_script("gpu_train")
+    gpu_train_data = load_script("gpu_train_data")
     samples = [sample(people, seed) for seed, people in enumerate((2, 0, 3))]
     source, packed = tmp_path / "seeds-0000000.safetensors", tmp_path / "files" / "seeds-0000000.xz"
     packed.parent.mkdir()
     safetensors.numpy.save_file(
         {name: np.ascontiguousarray(value) for name, value in pack_samples(samples).items()}, source
     )
-    gpu_train.pack_shard(source, packed)
-    gpu_train.distribute(packed.parent, tmp_path)
-    gpu_train.unpack([tmp_path / "part0"], tmp_path / "data")
+    gpu_train_data.pack_shard(source, packed)
+    gpu_train_data.distribute(packed.parent, tmp_path)
+    gpu_train_data.unpack([tmp_path / "part0"], tmp_path / "data")
     cache = RenderCache(tmp_path / "data" / "cache")
     assert len(cache) == 3
     for row, expected in enumerate(samples):
@@ -68,13 +68,13 @@ def test_renders_survive_packing(tmp_path: Path) -> None:
 def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpu_train = load_script("gpu_train")
+    gpu_train_data = load_script("gpu_train_data")
     files = tmp_path / "packed" / "files"
     files.mkdir(parents=True)
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
     written: list[list[str]] = []
-    write = gpu_train.write_tar
+    write = gpu_train_data.write_tar
 
     def write_or_stop(path: Path, content: list[tuple[str, bytes]]) -> None:
         write(path, content)
@@ -82,10 +82,10 @@ def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
         if len(written) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(gpu_train, "write_tar", write_or_stop)
+    monkeypatch.setattr(gpu_train_data, "write_tar", write_or_stop)
 
     def pack(names: str) -> None:
-        gpu_train.pack_images(files, "people", [(name, tmp_path / f"{name}.png") for name in names], None, {})
+        gpu_train_data.pack_images(files, "people", [(name, tmp_path / f"{name}.png") for name in names], None, {})
 
     with pytest.raises(KeyboardInterrupt):
         pack("ab")
@@ -95,8 +95,8 @@ def test_images_are_packed_again_if_they_change_or_packing_was_interrupted(
 
 
 def test_renders_and_poses_are_packed_again_if_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu_train = load_script("gpu_train")
-    monkeypatch.setattr(gpu_train, "BANK_POSES", 2)
+    gpu_train_data = load_script("gpu_train_data")
+    monkeypatch.setattr(gpu_train_data, "BANK_POSES", 2)
     people = tmp_path / "people"
     people.mkdir()
     make_data_set(people, "pseudo", ["0.png", "1.png"])
@@ -108,7 +108,7 @@ def test_renders_and_poses_are_packed_again_if_they_change(tmp_path: Path, monke
     packed = tmp_path / "packed"
 
     def pack(cache: str) -> dict[str, int]:
-        gpu_train.pack(
+        gpu_train_data.pack(
             argparse.Namespace(
                 packed=packed, cache=tmp_path / cache, pseudo_truth=[people, people / "labels.npz"], empty_images=[],
                 motions=None, hold_out=0.0, processes=1,
@@ -121,7 +121,7 @@ def test_renders_and_poses_are_packed_again_if_they_change(tmp_path: Path, monke
     assert pack("old") == first
     second = pack("new")
     assert second.keys() == {"bank.xz", "seeds-0000000.xz"}
-    gpu_train.unpack([packed / "part0"], tmp_path / "data")
+    gpu_train_data.unpack([packed / "part0"], tmp_path / "data")
     cache = RenderCache(tmp_path / "data" / "cache")
     assert [round(cache.sample(row).image.mean()) for row in range(len(cache))] == [200, 200]
     assert second["bank.xz"] == first["bank.xz"]
@@ -130,7 +130,7 @@ def test_renders_and_poses_are_packed_again_if_they_change(tmp_path: Path, monke
 
 
 def test_images_are_packed_as_they_were_labeled(tmp_path: Path) -> None:
-    gpu_train = load_script("gpu_train")
+    gpu_train_data = load_script("gpu_train_data")
     files, (width, height) = tmp_path / "packed" / "files", (64, 48)
     files.mkdir(parents=True)
     turned = Image.Exif()
@@ -141,7 +141,7 @@ def test_images_are_packed_as_they_were_labeled(tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])
     sources = [(name, tmp_path / f"{name}.jpg") for name in ("a", "damaged")]
     for sizes, expected, corner in (({}, (height, width), -4), ({"a": (width, height)}, (width, height), 4)):
-        gpu_train.pack_images(files, "people", sources, None, sizes)
+        gpu_train_data.pack_images(files, "people", sources, None, sizes)
         with tarfile.open(files / "people-0000.tar") as archive:
             assert archive.getnames() == ["a"]
             member = archive.extractfile("a")
@@ -153,52 +153,52 @@ def test_images_are_packed_as_they_were_labeled(tmp_path: Path) -> None:
 
 
 def test_empty_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    gpu_train = load_script("gpu_train")
+    gpu_train_data = load_script("gpu_train_data")
     folders = [tmp_path / side / "empty" for side in ("left", "right")]
     with pytest.raises(UserError, match="different names"):
-        gpu_train.pack(argparse.Namespace(packed=tmp_path / "packed", empty_images=folders))
+        gpu_train_data.pack(argparse.Namespace(packed=tmp_path / "packed", empty_images=folders))
 
 
 def test_parts_are_small_and_hold_every_file(tmp_path: Path) -> None:
-    gpu_train = load_script("gpu_train")
+    gpu_train_data = load_script("gpu_train_data")
     files = tmp_path / "files"
     files.mkdir()
     for number in range(7):
         (files / f"seeds-{number:07d}.xz").write_bytes(bytes(10_000_000))
     (files / "bodies.npz").write_bytes(bytes(5_000_000))
     for _ in range(2):  # packed again: old parts are removed
-        gpu_train.distribute(files, tmp_path)
+        gpu_train_data.distribute(files, tmp_path)
     parts = sorted(tmp_path.glob("part*"))
-    assert all(sum(path.stat().st_size for path in part.iterdir()) <= gpu_train.PART_BYTES + 64 for part in parts)
-    names = [path.name for part in parts for path in part.iterdir() if path.name != gpu_train.PACK_FILE]
+    assert all(sum(path.stat().st_size for path in part.iterdir()) <= gpu_train_data.PART_BYTES + 64 for part in parts)
+    names = [path.name for part in parts for path in part.iterdir() if path.name != gpu_train_data.PACK_FILE]
     assert sorted(names) == sorted(path.name for path in files.iterdir())
     assert (parts[0] / "bodies.npz").exists()
 
 
 def test_one_folder_holds_the_parts_of_one_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu_train = load_script("gpu_train")
-    monkeypatch.setattr(gpu_train, "PART_BYTES", 30)
+    gpu_train_data = load_script("gpu_train_data")
+    monkeypatch.setattr(gpu_train_data, "PART_BYTES", 30)
     packs = [tmp_path / "first", tmp_path / "second"]
     for pack in packs:
         (pack / "files").mkdir(parents=True)
         for name in ("a.npz", "b.npz"):
             (pack / "files" / name).write_bytes(pack.name.encode() * 4)
-        gpu_train.distribute(pack / "files", pack)
+        gpu_train_data.distribute(pack / "files", pack)
     data = tmp_path / "data"
-    gpu_train.unpack([packs[0] / "part0"], data)
-    gpu_train.unpack([packs[0] / "part1"], data)
-    gpu_train.unpack([packs[0] / "part0", packs[0] / "part1"], data)
+    gpu_train_data.unpack([packs[0] / "part0"], data)
+    gpu_train_data.unpack([packs[0] / "part1"], data)
+    gpu_train_data.unpack([packs[0] / "part0", packs[0] / "part1"], data)
     with pytest.raises(UserError, match=r"expected parts of one pack in .*data, got files of 2"):
-        gpu_train.unpack([packs[1] / "part0"], data)
+        gpu_train_data.unpack([packs[1] / "part0"], data)
     with pytest.raises(UserError, match="got files of 2"):
-        gpu_train.unpack([pack / "part0" for pack in packs], tmp_path / "new")
+        gpu_train_data.unpack([pack / "part0" for pack in packs], tmp_path / "new")
     assert (data / "a.npz").read_bytes() == b"first" * 4
     (packs[0] / "files" / "seeds-0000000.xz").write_bytes(b"")  # renders may be added to a pack
-    gpu_train.distribute(packs[0] / "files", packs[0])
-    gpu_train.unpack([packs[0] / "part0"], data)
-    (data / gpu_train.PACK_FILE).unlink()  # unpacked by an earlier version
+    gpu_train_data.distribute(packs[0] / "files", packs[0])
+    gpu_train_data.unpack([packs[0] / "part0"], data)
+    (data / gpu_train_data.PACK_FILE).unlink()  # unpacked by an earlier version
     with pytest.raises(UserError, match="got files of 2"):
-        gpu_train.unpack([packs[0] / "part0"], data)
-    (packs[0] / "part0" / gpu_train.PACK_FILE).unlink()
+        gpu_train_data.unpack([packs[0] / "part0"], data)
+    (packs[0] / "part0" / gpu_train_data.PACK_FILE).unlink()
     with pytest.raises(UserError, match="pack again"):
-        gpu_train.unpack([packs[0] / "part0"], tmp_path / "new")
+        gpu_train_data.unpack([packs[0] / "part0"], tmp_path / "new")
