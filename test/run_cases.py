@@ -228,7 +228,7 @@ def case14(trial: Trial) -> Iterator[Row]:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         yield Row("case14", expected, "needs root and setpriv", None)
         return
-    picture = trial.folder.parent / "in" / "skier.jpg"
+    image = trial.folder.parent / "in" / "skier.jpg"
     warm = os.environ.get("ANNY_CACHE_DIR", str(Path("~/.cache/anny").expanduser()))
     for variant, environment in (("HOME=/", {"HOME": "/"}), ("no HOME", {})):
         out = trial.out()
@@ -239,7 +239,7 @@ def case14(trial: Trial) -> Iterator[Row]:
         user = ["--reuid=12345", "--regid=12345", "--clear-groups"]
         user += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         program = [sys.executable, "-m", "multihmr2_ros.cli.main"]
-        arguments = ["run", str(picture), "--out", str(out), "--save", "params"]
+        arguments = ["run", str(image), "--out", str(out), "--save", "params"]
         done = subprocess.run(
             ["setpriv", *user, *program, *arguments],
             cwd=out, env=kept, capture_output=True, text=True, timeout=300, check=False,
@@ -319,7 +319,7 @@ def case23(trial: Trial) -> Iterator[Row]:
     import torch
     from safetensors.torch import load_file
 
-    picture = trial.folder.parent / "in" / "skier.jpg"
+    image = trial.folder.parent / "in" / "skier.jpg"
     made = trial.out()
     made.mkdir()
     nano = ROOT / "multihmr2_ros" / "weights" / "nano.safetensors"
@@ -328,7 +328,7 @@ def case23(trial: Trial) -> Iterator[Row]:
     words = {"html.pt": "html", "lfs.pt": "lfs", "renamed.pt": "safetensors", "module.pt": "module."}
     for name, word in words.items():
         path = made / name if (made / name).is_file() else trial.folder / name
-        done = trial.run(picture, options=f"--save params --checkpoint {path}")
+        done = trial.run(image, options=f"--save params --checkpoint {path}")
         ok = done.status == 2 and word in done.err.lower() and "--accept-risk" not in done.err
         yield trial.row(name, f"refused, with the word {word!r}", done, ok or (name == "module.pt" and not done.status))
 
@@ -346,7 +346,7 @@ def case25(trial: Trial) -> Iterator[Row]:
 
 def case30(trial: Trial) -> Iterator[Row]:
     done = trial.evaluate("subset", options="--dataset mscoco")
-    yield trial.row("", "3 pictures evaluated", done, done.status == 0 and "3 frames" in done.out)
+    yield trial.row("", "3 images evaluated", done, done.status == 0 and "3 frames" in done.out)
 
 
 def case32(trial: Trial) -> Iterator[Row]:

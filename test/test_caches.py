@@ -88,7 +88,7 @@ def test_a_cache_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "ANNY_CACHE_DIR", "no home"])
-def test_a_temporary_folder_with_a_word(
+def test_a_temporary_folder_is_used_and_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, variable: str
 ) -> None:
     if variable == "no home":
@@ -119,7 +119,7 @@ def test_a_folder_that_others_prepared_is_not_used(tmp_path: Path) -> None:
     assert caches.make_temporary_cache() != place
 
 
-def test_no_home_for_imports_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_need_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     with caches.ensure_home():
         assert os.environ["HOME"].endswith("home")

@@ -27,7 +27,7 @@ FOLDER = paths.SHARED / "cases"
 @pytest.mark.slow
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the cases are not beside this checkout ({FOLDER})")
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_gives_what_is_right(name: str) -> None:
+def test_a_case_has_the_expected_result(name: str) -> None:
     if not (FOLDER / name).is_dir():
         pytest.skip(f"there is no {name} in {FOLDER}")
     found = list(rows(FOLDER, [name]))

@@ -56,7 +56,7 @@ def run_on_a_terminal(*arguments: str) -> str:
     return b"".join(parts).decode()
 
 
-def test_a_terminal_shows_what_how_far_and_how_long(tmp_path: Path) -> None:
+def test_a_terminal_shows_the_task_the_progress_and_the_time(tmp_path: Path) -> None:
     text = run_on_a_terminal(*[part.format(out=tmp_path / "a.mcap") for part in COMMAND])
     assert re.search(r"a\.mcap: +100%.*3/3 \[\d\d:\d\d<\d\d:\d\d", text), text
 

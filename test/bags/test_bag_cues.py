@@ -41,7 +41,7 @@ from test.helpers.bag_factory import (
     camera_messages,
     header,
     make,
-    picture,
+    make_image,
     raw_image,
     transform,
     write_bag,
@@ -117,7 +117,7 @@ def test_frames_have_all_that_the_bag_has_as_recorded(tmp_path: Path) -> None:
     frames = frames_of(path, ground_frame="base", fixed_frame="odom")
     assert [millimeters(frame) for frame in frames] == EXPECTED
     for index, frame in enumerate(frames):
-        np.testing.assert_array_equal(frame.image, picture(index))
+        np.testing.assert_array_equal(frame.image, make_image(index))
         assert frame.lens is not None
         np.testing.assert_array_equal(frame.lens.camera.distortion, D)
         assert frame.ground is not None
@@ -131,7 +131,7 @@ def test_frames_have_all_that_the_bag_has_as_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("late_ns", [-30_000_000, 0, 250_000_000])
-def test_depth_is_found_whenever_it_was_recorded(tmp_path: Path, late_ns: int) -> None:
+def test_depth_is_found_by_stamp_at_any_time_of_recording(tmp_path: Path, late_ns: int) -> None:
     path = bag(tmp_path / "walk.mcap", depth_messages(late_ns=late_ns))
     assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
 
@@ -154,7 +154,7 @@ def test_depth_images_may_be_recorded_out_of_order(tmp_path: Path) -> None:
     assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
 
 
-def test_depth_goes_on_after_the_clock_jumped_back(tmp_path: Path) -> None:
+def test_depth_continues_after_the_clock_jumped_back(tmp_path: Path) -> None:
     def moved(messages: Messages, record_ns: int) -> Messages:
         return [(topic, time_ns + record_ns, message) for topic, time_ns, message in messages]
 
@@ -172,14 +172,14 @@ def test_times_of_recording_replace_missing_stamps(tmp_path: Path, late_ns: int,
     messages: Messages = []
     for index in range(FRAMES):
         time_ns = START_NS + index * PERIOD_NS
-        messages.append(("/camera/image_raw", time_ns, raw_image(picture(index), "rgb8", time_ns * with_images)))
+        messages.append(("/camera/image_raw", time_ns, raw_image(make_image(index), "rgb8", time_ns * with_images)))
         depth = depth_image((time_ns + late_ns) * with_depth, flat(index))
         messages.append(("/camera/depth/image", time_ns + late_ns, depth))
     path = write_bag(tmp_path / "walk.mcap", sorted(messages, key=lambda message: message[1]))
     assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
 
 
-def test_few_depth_images_are_in_memory(tmp_path: Path) -> None:
+def test_few_depth_images_are_kept_in_memory(tmp_path: Path) -> None:
     many = [message for shift in range(20) for message in depth_messages(shift_ns=shift, late_ns=shift)]
     path = bag(tmp_path / "walk.mcap", many)
     with BagSource(path) as source, DepthReader(path, "/camera/depth/image") as images:
@@ -210,7 +210,7 @@ def test_the_only_fitting_depth_topic_is_chosen(
     assert [millimeters(frame) for frame in frames_of(path, "/camera/image_raw")] == chosen
 
 
-def test_depth_topics_that_are_chosen_refused_or_switched_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_depth_topics_can_be_selected_refused_or_switched_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     second = depth_messages("/camera/depth/second", depth=lambda index: (flat(index) * 2e-3).astype(np.float32))
     path = bag(tmp_path / "walk.mcap", depth_messages(), second, OTHER_FRAME)
     with caplog.at_level(logging.WARNING):
@@ -239,7 +239,7 @@ def test_depth_topics_that_are_chosen_refused_or_switched_off(tmp_path: Path, ca
     ],
     ids=["ground", "fixed", "not always", "below"],
 )
-def test_missing_transforms_are_said_once_and_frames_go_on(
+def test_missing_transforms_are_reported_once_and_frames_continue(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, str], words: str
 ) -> None:
     ceiling = [("/tf_static", START_NS, transform("base", "ceiling", (0, 0, 3, 0, 0, 0, 1), 0))]
@@ -268,7 +268,7 @@ def run(path: Path, out: Path, options: list[str], *more: str) -> list[dict[str,
     return [dict(np.load(file)) for file in sorted(out.glob("*.npz"))]
 
 
-def test_run_places_people_by_depth_and_ground_unless_told_otherwise(
+def test_run_uses_depth_and_ground_by_default(
     tmp_path: Path, options: list[str], near: Callable[[int], np.ndarray]
 ) -> None:
     path = bag(tmp_path / "walk.mcap", depth_messages(depth=near), drive(), d=D)
@@ -323,7 +323,7 @@ def test_options_of_bags_are_refused_for_images(
 ) -> None:
     from PIL import Image
 
-    Image.fromarray(picture(0)).save(tmp_path / "photo.png")
+    Image.fromarray(make_image(0)).save(tmp_path / "photo.png")
     arguments = ["run", str(tmp_path / "photo.png"), "--out", str(tmp_path / "out"), *options, option]
     assert main(arguments) == 2
     assert f"{option.partition('=')[0]} is for bags" in capsys.readouterr().err

@@ -49,7 +49,7 @@ from test.helpers.bag_factory import (
     camera_info,
     camera_messages,
     make,
-    picture,
+    make_image,
     raw_image,
     refuses,
     serialized,
@@ -161,7 +161,7 @@ def test_a_full_disk(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["bag.mcap", "folder"])
 def test_an_incomplete_bag_is_kept_on_request(tmp_path: Path, name: str) -> None:
     """As by the recorder: what fills the disk cannot be recorded again."""
-    writer, data = BagWriter(tmp_path / name), serialized(raw_image(picture(0), "rgb8", START_NS))
+    writer, data = BagWriter(tmp_path / name), serialized(raw_image(make_image(0), "rgb8", START_NS))
 
     def write_many() -> None:
         for index in range(10**8 // len(data)):
@@ -180,7 +180,7 @@ def test_an_incomplete_bag_is_kept_on_request(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "new" / "out.mcap") as writer:
         writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
     assert (tmp_path / "new" / "out.mcap").is_file()
@@ -266,7 +266,7 @@ def test_frames(tmp_path: Path, name: str, encoding: str) -> None:
         name = path.name if path.is_dir() else path.stem  # a folder has no suffix
         assert [frame.name for frame in frames] == [f"{name}_{index:06d}" for index in range(5)]
     for index, (frame, same) in enumerate(zip(frames, again, strict=True)):
-        expected = picture(index)
+        expected = make_image(index)
         if encoding == "mono8":
             expected = np.repeat(cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
         assert (frame.image.shape, frame.image.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
@@ -288,13 +288,13 @@ def test_the_newest_calibration_at_that_time_counts(tmp_path: Path) -> None:
     messages = [
         ("/camera/camera_info", START_NS + 5, camera_info(0, focal=50.0)),
         ("/camera/camera_info", START_NS + 25, camera_info(0, focal=70.0)),
-        *(("/camera/image_raw", START_NS + at, raw_image(picture(0), "rgb8", START_NS)) for at in (0, 10, 20, 30)),
+        *(("/camera/image_raw", START_NS + at, raw_image(make_image(0), "rgb8", START_NS)) for at in (0, 10, 20, 30)),
     ]
     with BagSource(write_bag(tmp_path / "bag.db3", messages)) as source:
         assert [frame.k[0, 0] for frame in source if frame.k is not None] == [50.0, 50.0, 50.0, 70.0]
 
 
-def test_a_calibration_of_another_size_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_calibration_of_another_size_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     messages = camera_messages(3, calibrated=False)
     messages.append(("/camera/camera_info", START_NS, camera_info(0, width=640)))
     with caplog.at_level(logging.WARNING), BagSource(write_bag(tmp_path / "bag.db3", messages)) as source:
@@ -310,14 +310,14 @@ def test_distorted_images_come_as_recorded_with_their_lens(tmp_path: Path) -> No
     with BagSource(write_bag(tmp_path / "bag.mcap", messages)) as source:
         (frame,) = source
     assert frame.k is not None
-    np.testing.assert_array_equal(frame.image, picture(0))
-    expected, undistorted = cv2.undistort(picture(0), frame.k, np.array(d)), frame.undistort().image.astype(int)
+    np.testing.assert_array_equal(frame.image, make_image(0))
+    expected, undistorted = cv2.undistort(make_image(0), frame.k, np.array(d)), frame.undistort().image.astype(int)
     np.testing.assert_allclose(undistorted, expected, atol=2)
-    assert np.abs(undistorted - picture(0)).max() > 20
+    assert np.abs(undistorted - make_image(0)).max() > 20
 
 
 def test_rectified_topics_use_p(tmp_path: Path) -> None:
-    image, d = raw_image(picture(0), "rgb8", START_NS), (0.3, 0.1, 0.01, -0.01, 0.0)
+    image, d = raw_image(make_image(0), "rgb8", START_NS), (0.3, 0.1, 0.01, -0.01, 0.0)
     messages = [
         ("/left/image_rect_color", START_NS, image),
         ("/left/camera_info", START_NS, camera_info(0, d=d, p_focal=77.0)),
@@ -326,11 +326,11 @@ def test_rectified_topics_use_p(tmp_path: Path) -> None:
         (frame,) = source
     assert frame.k is not None
     assert (frame.k[0, 0], frame.intrinsics_source) == (77.0, IntrinsicsSource.P)
-    assert (frame.image == picture(0)).all()
+    assert (frame.image == make_image(0)).all()
 
 
-def test_rectified_topics_without_p_use_k_and_say_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    image, info = raw_image(picture(0), "rgb8", START_NS), camera_info(0, d=(0.3, 0.1, 0.01, -0.01, 0.0))
+def test_rectified_topics_without_p_use_k_and_report_it_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image, info = raw_image(make_image(0), "rgb8", START_NS), camera_info(0, d=(0.3, 0.1, 0.01, -0.01, 0.0))
     info.p[:] = 0
     messages = [("/left/image_rect", START_NS + step, image) for step in range(2)]
     messages.append(("/left/camera_info", START_NS, info))
@@ -340,20 +340,20 @@ def test_rectified_topics_without_p_use_k_and_say_so_once(tmp_path: Path, caplog
     for frame in frames:
         assert frame.k is not None
         assert (frame.k[0, 0], frame.intrinsics_source) == (90.0, IntrinsicsSource.K)
-        assert (frame.image == picture(0)).all()
+        assert (frame.image == make_image(0)).all()
     assert len(caplog.messages) == 1
     assert "camera_info.p is all 0: k is used" in caplog.messages[0]
 
 
 def test_images_without_a_stamp_have_the_time_of_the_recording(tmp_path: Path) -> None:
-    messages = [("/image", START_NS + index, raw_image(picture(0), "rgb8", 0)) for index in (0, 10**9)]
+    messages = [("/image", START_NS + index, raw_image(make_image(0), "rgb8", 0)) for index in (0, 10**9)]
     with BagSource(write_bag(tmp_path / "bag.mcap", messages)) as source:
         stamps = [frame.stamp for frame in source]
     assert stamps == pytest.approx([START_NS * 1e-9, START_NS * 1e-9 + 1.0], abs=1e-6)
 
 
 def test_the_topic_must_be_clear(tmp_path: Path) -> None:
-    image, info = raw_image(picture(3), "rgb8", 0), camera_info(0)
+    image, info = raw_image(make_image(3), "rgb8", 0), camera_info(0)
     two = write_bag(
         tmp_path / "two", [("/right/image", 0, image), ("/left/image", 0, image), ("/left/camera_info", 0, info)]
     )
@@ -364,7 +364,7 @@ def test_the_topic_must_be_clear(tmp_path: Path) -> None:
     with BagSource(two, "/right/image") as source:
         assert [frame.k is None for frame in source] == [True], "another camera's calibration is not used"
     refuses(write_bag(tmp_path / "none", [("/left/camera_info", 0, info)]), "no topic with images")
-    far = raw_image(picture(3), "rgb8", 0)
+    far = raw_image(make_image(3), "rgb8", 0)
     far.encoding = "16UC1"
     depth = write_bag(tmp_path / "depth", [("/c/image_raw", 0, image), ("/c/depth/image_raw", 0, far)])
     with BagSource(depth) as source:

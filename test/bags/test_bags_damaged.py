@@ -90,7 +90,7 @@ def test_a_bag_whose_time_jumps_back_keeps_all_other_images(tmp_path: Path) -> N
         assert [int(frame.image[0, 0, 0]) for frame in source] == [0, 10, 20, 30, 40, 50, 30, 40, 50]
 
 
-def test_messages_that_sqlite_keeps_beside_the_file_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+def test_messages_in_the_write_ahead_log_of_sqlite_are_reported(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag.db3", camera_messages(3, calibrated=False))
     (tmp_path / "bag.db3-wal").write_bytes(b"pages")
     with BagSource(path) as source:
@@ -132,7 +132,7 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
     refuses(tmp_path / "walk.mp4", "walk.mp4 is not a bag; give a rosbag2 folder, or an .mcap, .db3 or .bag file")
 
 
-def test_what_is_not_there_or_empty(tmp_path: Path) -> None:
+def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
     refuses(tmp_path / "nothing.mcap", "the bag .* does not exist")
     (tmp_path / "folder").mkdir()
     assert not is_bag(tmp_path / "folder")
@@ -143,7 +143,7 @@ def test_what_is_not_there_or_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bag.mcap", "bag.db3"])
-def test_random_damage_never_raises_anything_but_one_line(tmp_path: Path, name: str) -> None:
+def test_random_damage_is_reported_in_one_line(tmp_path: Path, name: str) -> None:
     whole = write_bag(tmp_path / name, camera_messages(6)).read_bytes()
     rng = np.random.default_rng(0)
     refusals = []

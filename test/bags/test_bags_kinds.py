@@ -37,7 +37,7 @@ from test.helpers.bag_factory import (
     START_NS,
     camera_info,
     camera_messages,
-    picture,
+    make_image,
     raw_image,
     refuses,
     serialized,
@@ -181,7 +181,7 @@ def test_file_compression(tmp_path: Path, storage: str) -> None:
     refuses(path, "zstd -d")
 
 
-def test_nothing_is_left_of_unpacked_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacked_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_compressed(tmp_path / "bag", "mcap", CompressionMode.FILE, camera_messages(1))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
@@ -212,7 +212,7 @@ def test_descriptions_of_any_version(tmp_path: Path, old: str, new: str) -> None
     assert reds(path) == [0, 1, 2]
 
 
-def test_what_a_description_names_and_is_not_there_is_said(tmp_path: Path) -> None:
+def test_files_missing_from_a_bag_are_reported(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(3))
     text = (path / "metadata.yaml").read_text()
     (path / "metadata.yaml").write_text(text.replace("- bag.mcap\n", "- bag.mcap\n  - bag_1.mcap\n"))
@@ -270,7 +270,7 @@ def test_ros_1_messages_in_mcap_are_named(tmp_path: Path) -> None:
 
 
 def depth_image(time_ns: int) -> Any:
-    message = raw_image(picture(0), "mono8", time_ns)
+    message = raw_image(make_image(0), "mono8", time_ns)
     message.encoding, message.step = "16UC1", message.width * 2
     message.data = np.zeros(message.step * message.height, np.uint8)
     return message
@@ -280,7 +280,7 @@ def on(topic: str, message: Any, index: int = 0) -> tuple[str, int, Any]:
     return topic, START_NS + index, message
 
 
-COLOR, DEPTH = raw_image(picture(1), "rgb8", START_NS), depth_image(START_NS)
+COLOR, DEPTH = raw_image(make_image(1), "rgb8", START_NS), depth_image(START_NS)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,9 @@ COLOR, DEPTH = raw_image(picture(1), "rgb8", START_NS), depth_image(START_NS)
         ({"/depth_camera/color/image_raw": COLOR, "/rear/image_raw": COLOR}, None),
     ],
 )
-def test_what_an_image_holds_tells_depth_from_color(tmp_path: Path, topics: dict[str, Any], chosen: str | None) -> None:
+def test_depth_and_color_images_are_distinguished_by_their_content(
+    tmp_path: Path, topics: dict[str, Any], chosen: str | None
+) -> None:
     path = write_bag(tmp_path / "bag.mcap", [on(topic, message) for topic, message in topics.items()])
     if chosen is None:
         refuses(path, f"choose one with --topic: {', '.join(sorted(topics))}")

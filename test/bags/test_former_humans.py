@@ -81,12 +81,12 @@ def test_a_former_bag_is_evaluated_with_the_same_result(bag: Path, tmp_path: Pat
     assert len(people_of(predictions)) == FRAMES, "the truth is copied, in the layout of today"
 
 
-def test_bytes_that_are_no_human_array_stay_as_they_are() -> None:
+def test_bytes_of_other_messages_stay_unchanged() -> None:
     for definition in ("", "geometry_msgs/Point32[] joints"):
         assert convert_former_human_array(b"\0\1\0\0nothing", definition) == b"\0\1\0\0nothing"
 
 
-def test_bytes_of_today_are_not_taken_for_former_ones() -> None:
+def test_current_messages_are_not_converted_as_former_ones() -> None:
     data = humans(scene(0), 1)
     assert convert_former_human_array(data, "") is data
     assert convert_former_human_array(data, "float32[] joints") is data

@@ -52,7 +52,7 @@ def from_a_bag(people: People) -> Any:
 
 @pytest.mark.parametrize("message_of", [from_rclpy, from_a_bag])
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_what_a_message_carries_comes_back(message_of: Any, count: int) -> None:
+def test_message_contents_survive_a_round_trip(message_of: Any, count: int) -> None:
     people = make_people(count, vertices=np.random.default_rng(0).normal(size=(count, 7, 3)), stamp=12.25)
     if count:
         people.track_id[0] = -1

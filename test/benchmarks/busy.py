@@ -51,9 +51,9 @@ def image_step(threads: int) -> Callable[[], object]:
 
     config = EstimatorConfig(score_threshold=0.0, max_people=5, mesh="low")
     estimator = Estimator.load("nano", config=config, runtime=Runtime("cpu", threads=threads))
-    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     number = itertools.count()
-    return lambda: estimator.step(picture, stamp=next(number) / 30.0)
+    return lambda: estimator.step(image, stamp=next(number) / 30.0)
 
 
 def training_step(threads: int) -> Callable[[], object]:

@@ -177,7 +177,7 @@ def test_gradients_reach_shape_and_pose(body: Body) -> None:
     assert torch.isfinite(rotations.grad).all()
 
 
-def test_coco_keypoints_stand_where_they_should(full: Body) -> None:
+def test_coco_keypoints_are_at_the_right_places(full: Body) -> None:
     points = full.regress_coco_keypoints(full(ADULT, rest_rotations(1)).vertices.numpy())[0]
     assert points.shape == (17, 3)
     # In the root bone's frame the head is at −z, the left at +x and the front at +y.
@@ -194,7 +194,7 @@ def test_coco_keypoints_need_the_full_mesh() -> None:
         Body("low").regress_coco_keypoints(np.zeros((1, 615, 3), np.float32))
 
 
-def test_the_terminal_hears_nothing_of_the_libraries(full: Body) -> None:
+def test_library_messages_do_not_reach_the_terminal(full: Body) -> None:
     """Neither Anny's file messages nor Warp's warning about a missing GPU is shown. The fixture builds Anny's cache.
 
     A body is loaded without PyTorch's compiler and without Warp: they would double the start-up time.

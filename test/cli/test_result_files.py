@@ -37,7 +37,7 @@ from multihmr2_ros.training.training_run import train
 from test.helpers.evaluation_bags import write_scene
 
 
-def save_picture(path: Path) -> Path:
+def save_image(path: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(path)
     return path
@@ -77,7 +77,7 @@ def test_inputs_that_would_share_a_result(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], inputs: tuple[str, ...]
 ) -> None:
     for name in ("left/1.png", "right/1.png", "clips/walk_000000.png", "other/a.png"):
-        save_picture(tmp_path / name)
+        save_image(tmp_path / name)
     save_video(tmp_path / "walk.mp4", 1)
     save_video(tmp_path / "other" / "walk.mp4", 1)
     assert run(*(tmp_path / name for name in inputs)) == 2
@@ -89,7 +89,7 @@ def test_inputs_that_would_share_a_result(
 
 def test_names_of_files_that_are_not_written_do_not_matter(tmp_path: Path) -> None:
     """A folder of images named walk and a video walk.mp4: they share a file only with --save video."""
-    folder = ImageSource([save_picture(tmp_path / "a.png")], None, "walk")
+    folder = ImageSource([save_image(tmp_path / "a.png")], None, "walk")
     video = VideoSource(save_video(tmp_path / "walk.mp4", 1))
     assert not RunNames(folder, ["params"]).has_common_names(RunNames(video, ["params", "video"]))
     assert RunNames(folder, ["video"]).has_common_names(RunNames(video, ["video"]))
@@ -103,7 +103,7 @@ def test_names_of_files_that_are_not_written_do_not_matter(tmp_path: Path) -> No
 
 def test_a_folder_has_no_suffix(run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("walk_v1.0", "walk_v1.1"):
-        save_picture(tmp_path / name / f"{name}.png")
+        save_image(tmp_path / name / f"{name}.png")
     assert run(tmp_path / "walk_v1.0", tmp_path / "walk_v1.1", options="--save video") == 0
     assert sorted(contents(tmp_path / "out")) == ["walk_v1.0_overlay.mp4", "walk_v1.1_overlay.mp4"]
     monkeypatch.chdir(tmp_path / "walk_v1.0")
@@ -116,7 +116,7 @@ def test_a_folder_has_no_suffix(run: Callable[..., int], tmp_path: Path, monkeyp
 def test_the_input_folder_is_no_place_for_results(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str
 ) -> None:
-    save_picture(tmp_path / "album" / "a.png")
+    save_image(tmp_path / "album" / "a.png")
     (tmp_path / "link").symlink_to(tmp_path / "album")
     before = contents(tmp_path / "album")
     assert run(tmp_path / "album", out=tmp_path / "link", options=options) == 2
@@ -129,7 +129,7 @@ def test_an_input_is_never_replaced(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Results in the folder of an image are allowed, unless one of them is an input itself."""
-    image, other = save_picture(tmp_path / "a" / "a.png"), save_picture(tmp_path / "a" / "a_overlay.png")
+    image, other = save_image(tmp_path / "a" / "a.png"), save_image(tmp_path / "a" / "a_overlay.png")
     before = contents(tmp_path / "a")
     assert run(image, other, out=tmp_path / "a", options="--save overlay --overwrite") == 2
     assert "would replace the input" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_an_input_is_never_replaced(
 def test_the_folder_of_depth_maps_is_no_place_for_results(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str
 ) -> None:
-    image, maps = save_picture(tmp_path / "a.png"), tmp_path / "maps"
+    image, maps = save_image(tmp_path / "a.png"), tmp_path / "maps"
     maps.mkdir()
     np.savez(maps / "a.npz", depth=np.ones((48, 64), np.float32))
     before = contents(maps)
@@ -160,7 +160,7 @@ def test_nothing_is_replaced_without_being_asked(
     (out / "a.npz").write_text("of somebody else")
     (out / "notes.txt").write_text("kept")
     (out / "b.npz").write_text("of another input")
-    image = save_picture(tmp_path / "a.png")
+    image = save_image(tmp_path / "a.png")
     before = contents(out)
     assert run(image) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -189,7 +189,7 @@ def test_a_shorter_run_leaves_nothing_of_a_longer_one(
 
 
 def test_old_results_stay_where_a_new_run_fails(run: Callable[..., int], tmp_path: Path) -> None:
-    image = save_picture(tmp_path / "a.png")
+    image = save_image(tmp_path / "a.png")
     assert run(image) == 0
     before = contents(tmp_path / "out")
     image.write_bytes(image.read_bytes()[:100])

@@ -92,16 +92,16 @@ def test_boxes_lie_on_the_ideal_image_beside_each_other(tmp_path: Path) -> None:
     people = make_people(2)
     moved = dataclasses.replace(people, joints_2d=people.joints_2d + 40)
     frame = Frame(np.full((480, 640, 3), 128, np.uint8))
-    pictures = []
+    images = []
     for name, truth in (("ideal", people), ("recorded", moved)):
         with contextlib.ExitStack() as stack:
             ComparisonVideo(tmp_path / f"{name}.mp4", FACES, 10, stack).add(
                 0, EvaluationFrame(0, frame, truth=truth), people, None
             )
-        (picture,) = open_source(tmp_path / f"{name}.mp4")
-        pictures.append(picture.image)
-    assert (pictures[0] != 128).any()
-    np.testing.assert_array_equal(pictures[0], pictures[1])
+        (frame,) = open_source(tmp_path / f"{name}.mp4")
+        images.append(frame.image)
+    assert (images[0] != 128).any()
+    np.testing.assert_array_equal(images[0], images[1])
 
 
 def test_a_mesh_of_other_faces_is_drawn_as_a_box() -> None:

@@ -146,7 +146,7 @@ def test_order_of_people_and_of_ids_changes_nothing(bag: Path) -> None:
         assert other[key] == pytest.approx(value, rel=1e-9, abs=1e-9), key
 
 
-def test_people_who_need_not_be_found(tmp_path: Path) -> None:
+def test_ignored_people_do_not_count(tmp_path: Path) -> None:
     """One person is hidden, one far away (1.7 m at 250 px focal length: 36 px at 12 m); the hidden one is predicted."""
 
     def truth(index: int) -> People:
@@ -183,7 +183,7 @@ def test_without_tracks_there_are_no_identities(bag: Path) -> None:
     assert nobody.keys() - unwanted.keys() == {"IDF1", "MOTA", "HOTA", "id switches"}
 
 
-def test_every_frame_is_looked_at_in_order(bag: Path) -> None:
+def test_every_frame_is_evaluated_in_order(bag: Path) -> None:
     estimator = TruthfulEstimator()
     run_job(BagJob(path=bag, out=bag.parent / "order", outputs=BagOutputs(video=False, bag=False)), estimator)
     assert estimator.seen == list(range(FRAMES))
@@ -284,7 +284,7 @@ def test_nothing_is_written_after_an_error() -> None:
     assert written == [0]
 
 
-def test_results_are_the_same_twice_but_for_times(bag: Path, tmp_path: Path) -> None:
+def test_results_are_reproducible_except_for_times(bag: Path, tmp_path: Path) -> None:
     documents = []
     for name in ("a", "b"):
         result = run_job(

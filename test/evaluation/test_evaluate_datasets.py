@@ -40,32 +40,26 @@ from test.helpers.dataset_factory import (
     WIDTH,
     Estimator,
     K,
-    as_mesh,
-    bodies,
-    people_with,
+    make_joints,
+    make_mesh,
+    make_people_with_vertices,
     save_image,
     save_regressor,
 )
-from test.helpers.dataset_files import (
-    write_coco,
-    write_mot17,
-    write_panoptic,
-    write_posetrack,
-    write_threedpw,
-)
+from test.helpers.dataset_files import write_coco, write_mot17, write_panoptic, write_posetrack, write_threedpw
 
 REAL = paths.SHARED / "data" / "real"
 
 
 def test_coco(tmp_path: Path) -> None:
-    places = [bodies(2, 17, seed) for seed in range(4)]
+    places = [make_joints(2, 17, seed) for seed in range(4)]
     write_coco(tmp_path, places)
-    perfect = Estimator(lambda index: people_with(places[index]))
+    perfect = Estimator(lambda index: make_people_with_vertices(places[index]))
     (result,) = evaluate_dataset(DatasetJob("mscoco", tmp_path, tmp_path), perfect)
     assert result.problems == ()
     assert (result.scores["AP"], result.scores["AR"], result.scores["people"]) == (100, 100, 8)
     # Half of the people are missed in every image: recall 50 %, and precision 1 up to there (51 of 101 levels).
-    half = Estimator(lambda index: people_with(places[index][:1]))
+    half = Estimator(lambda index: make_people_with_vertices(places[index][:1]))
     (result,) = evaluate_dataset(DatasetJob("mscoco", tmp_path, tmp_path), half)
     assert result.scores["AR"] == pytest.approx(50)
     assert result.scores["AP"] == pytest.approx(100 * 51 / 101)
@@ -75,7 +69,7 @@ def test_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize("states", ["stored", "upright", "nothing"])
 def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, states: str) -> None:
     """COCO's labels refer to the stored image, unless the size stated in the file is the size of the upright image."""
-    write_coco(tmp_path, [bodies(1, 17, 0)])
+    write_coco(tmp_path, [make_joints(1, 17, 0)])
     image = Image.new("RGB", (WIDTH, HEIGHT))
     exif = image.getexif()
     exif[0x0112] = orientation
@@ -99,7 +93,7 @@ def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, state
             return super().step(frame)
 
     (result,) = evaluate_dataset(
-        DatasetJob("mscoco", tmp_path, tmp_path), Looking(lambda _: people_with(bodies(1, 17, 0)))
+        DatasetJob("mscoco", tmp_path, tmp_path), Looking(lambda _: make_people_with_vertices(make_joints(1, 17, 0)))
     )
     assert result.problems == ()
     assert seen == [(WIDTH, HEIGHT) if states == "stored" else upright]
@@ -109,7 +103,7 @@ def test_coco_images_with_an_orientation(tmp_path: Path, orientation: int, state
 def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
     """Only some images exist, all annotations do; another file lacks iscrowd. An image whose size differs from its
     labels is omitted."""
-    places = [bodies(2, 17, seed) for seed in range(4)]
+    places = [make_joints(2, 17, seed) for seed in range(4)]
     write_coco(tmp_path, places)
     path = tmp_path / "annotations" / "person_keypoints_val2017.json"
     document = json.loads(path.read_text())
@@ -118,14 +112,14 @@ def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
         del annotation["iscrowd"]
     path.write_text(json.dumps(document))
     (result,) = evaluate_dataset(
-        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 1]))
+        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: make_people_with_vertices(places[index + 1]))
     )
     assert result.problems == ()
     assert (result.totals.frames, result.scores["people"]) == (2, 4)
     assert result.scores["AP"] == pytest.approx(100, abs=1e-9)
     save_image(tmp_path / "val2017" / f"{1:012d}.jpg", (WIDTH // 2, HEIGHT // 2))
     (result,) = evaluate_dataset(
-        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(places[index + 2]))
+        DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: make_people_with_vertices(places[index + 2]))
     )
     assert result.totals.frames == 1
     (problem,) = result.problems
@@ -139,7 +133,8 @@ def test_coco_files_that_are_cut_down(tmp_path: Path) -> None:
 def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="has no splits, got --split train"):
         evaluate_dataset(
-            DatasetJob(name, tmp_path, tmp_path, "train"), Estimator(lambda index: people_with(np.zeros((0, 1, 3))))
+            DatasetJob(name, tmp_path, tmp_path, "train"),
+            Estimator(lambda index: make_people_with_vertices(np.zeros((0, 1, 3)))),
         )
 
 
@@ -156,7 +151,7 @@ def test_a_split_of_a_data_set_without_any_is_refused(tmp_path: Path, name: str)
 def test_intrinsics_of_images_without_calibration(
     tmp_path: Path, name: str, intrinsics: IntrinsicsChoice, kind: str, focal_px: float | None
 ) -> None:
-    write_coco(tmp_path, [bodies(1, 17)])
+    write_coco(tmp_path, [make_joints(1, 17)])
     write_mot17(tmp_path, [[100.0, 100, 50, 120]])
     write_posetrack(tmp_path, [[100.0, 100, 50, 120]])
     focals = []
@@ -167,7 +162,7 @@ def test_intrinsics_of_images_without_calibration(
             return super().step(frame)
 
     job = DatasetJob(name, tmp_path, tmp_path, intrinsics=intrinsics)
-    (result,) = evaluate_dataset(job, Looking(lambda index: people_with(bodies(1, 17))))
+    (result,) = evaluate_dataset(job, Looking(lambda index: make_people_with_vertices(make_joints(1, 17))))
     assert (result.problems, result.intrinsics) == ((), kind)
     assert all(focal == (None if focal_px is None else pytest.approx(focal_px)) for focal in focals)
 
@@ -176,11 +171,11 @@ def test_intrinsics_of_images_without_calibration(
 
 
 def test_3dpw(tmp_path: Path) -> None:
-    camera = np.stack([[np.add(body, [0.02 * frame, 0, 0]) for frame in range(4)] for body in bodies(2, 24)])
+    camera = np.stack([[np.add(body, [0.02 * frame, 0, 0]) for frame in range(4)] for body in make_joints(2, 24)])
     write_threedpw(tmp_path, camera)
 
     def found(index: int) -> People:
-        people = people_with(as_mesh(np.add(camera[:, index], [0, 0, 0.1])))
+        people = make_people_with_vertices(make_mesh(np.add(camera[:, index], [0, 0, 0.1])))
         return dataclasses.replace(people, predicted_vertical_fov=people.vertical_fov + np.radians(2))
 
     job = DatasetJob(
@@ -207,7 +202,7 @@ def test_pickles_that_hold_code_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sequenceFiles" / "test" / "downtown_test_00.pkl"
     path.write_bytes(pickle.dumps({"sequence": print}))
     job = DatasetJob("3dpw", tmp_path, tmp_path / "out", regressor=save_regressor(tmp_path / "j.npy"))
-    (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+    (result,) = evaluate_dataset(job, Estimator(lambda index: make_people_with_vertices(np.zeros((0, 19158, 3)))))
     (problem,) = result.problems
     assert str(path) in problem
     assert "must not contain builtins.print" in problem
@@ -224,18 +219,18 @@ def test_3dpw_with_truth_of_different_lengths(tmp_path: Path) -> None:
         {"jointPositions": [each[:1] for each in data["jointPositions"]]},
     ):
         path.write_bytes(pickle.dumps({**data, **change}))
-        (result,) = evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 19158, 3)))))
+        (result,) = evaluate_dataset(job, Estimator(lambda index: make_people_with_vertices(np.zeros((0, 19158, 3)))))
         assert f"{path} does not have the documented format of its dataset" in result.problems[0]
 
 
-def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+def test_a_sequence_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
     write_threedpw(tmp_path, np.full((2, 3, 24, 3), 3.0))
     folder = tmp_path / "sequenceFiles" / "test"
     (folder / "a.pkl").write_bytes(b"")
     (folder / "z.pkl").write_bytes(b"")
     out = tmp_path / "out"
     job = DatasetJob("3dpw", tmp_path, out, regressor=save_regressor(tmp_path / "j.npy"))
-    nobody = Estimator(lambda index: people_with(np.zeros((0, 19158, 3))))
+    nobody = Estimator(lambda index: make_people_with_vertices(np.zeros((0, 19158, 3))))
     results = evaluate_dataset(job, nobody)
     assert [result.name for result in results] == ["a", "downtown_test_00", "z"]
     assert [len(result.problems) for result in results] == [1, 0, 1]
@@ -252,11 +247,11 @@ def test_a_sequence_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> Non
 def test_cmu_panoptic(tmp_path: Path) -> None:
     """Centimeters in the world frame; the neck is the midpoint of the shoulders, the body center the midpoint of the
     hips."""
-    coco = bodies(2, 17)
+    coco = make_joints(2, 17)
     write_panoptic(tmp_path, coco)
     (result,) = evaluate_dataset(
         DatasetJob("cmu-panoptic", tmp_path, tmp_path / "out"),
-        Estimator(lambda index: people_with(np.add(coco, [0.05, 0, 0]))),
+        Estimator(lambda index: make_people_with_vertices(np.add(coco, [0.05, 0, 0]))),
     )
     assert result.problems == ()
     values = result.totals.compute_metrics()
@@ -272,24 +267,25 @@ def test_cmu_panoptic(tmp_path: Path) -> None:
 def test_a_folder_of_something_else(tmp_path: Path, name: str) -> None:
     job = DatasetJob(name, tmp_path, tmp_path, regressor=save_regressor(tmp_path / "j.npy"))
     with pytest.raises(UserError, match="give the unpacked folder of the dataset") as caught:
-        evaluate_dataset(job, Estimator(lambda index: people_with(np.zeros((0, 17, 3)))))
+        evaluate_dataset(job, Estimator(lambda index: make_people_with_vertices(np.zeros((0, 17, 3)))))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": [{"id": 1}], "annotations": [{"category_id": 1}]}'])
-def test_annotations_that_are_none(tmp_path: Path, content: str) -> None:
+def test_annotations_of_another_format_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "annotations" / "person_keypoints_val2017.json"
     path.parent.mkdir()
     path.write_text(content)
     (tmp_path / "val2017").mkdir()
     with pytest.raises(UserError, match="does not have the documented format of its dataset"):
         evaluate_dataset(
-            DatasetJob("mscoco", tmp_path, tmp_path), Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
+            DatasetJob("mscoco", tmp_path, tmp_path),
+            Estimator(lambda index: make_people_with_vertices(np.zeros((0, 17, 3)))),
         )
 
 
 def test_the_command(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_coco(tmp_path / "coco", [bodies(1, 17)])
+    write_coco(tmp_path / "coco", [make_joints(1, 17)])
     options = ["--checkpoint", str(small_checkpoint), "--device", "cpu", "--score-threshold", "0", "--max-people", "2"]
     out = tmp_path / "out"
     assert main(["evaluate", str(tmp_path / "coco"), "--dataset", "mscoco", "--out", str(out), *options]) == 0
@@ -342,7 +338,7 @@ def test_overwriting_removes_nothing_before_the_data_set_is_read(
 ) -> None:
     """The folder contains COCO, a damaged sequence of Hi4D, and a sequence of EMDB's first part."""
     folder, out = tmp_path / "data", tmp_path / "out"
-    write_coco(folder, [bodies(1, 17)])
+    write_coco(folder, [make_joints(1, 17)])
     (folder / "pair00" / "dance00" / "cameras").mkdir(parents=True)
     (folder / "pair00" / "dance00" / "cameras" / "rgb_cameras.npz").write_bytes(b"")
     (folder / "P0" / "walk").mkdir(parents=True)
@@ -359,10 +355,10 @@ def test_overwriting_removes_nothing_before_the_data_set_is_read(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real pictures are not beside this checkout (../shared/data/real)")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real images are not beside this checkout (../shared/data/real)")
 def test_real_folders_are_read() -> None:
     mot = REAL / "mikel-brostrom_boxmot" / "MOT17-mini"
-    nobody = Estimator(lambda index: people_with(np.zeros((0, 17, 3))))
+    nobody = Estimator(lambda index: make_people_with_vertices(np.zeros((0, 17, 3))))
     results = evaluate_dataset(DatasetJob("mot17", mot, mot), nobody)
     totals = merge_results(results)["predicted"]
     assert len(results) == 3

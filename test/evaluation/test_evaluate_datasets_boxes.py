@@ -26,11 +26,8 @@ import pytest
 from multihmr2_ros.evaluation.datasets.job import DatasetJob
 from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.people import People
-from test.helpers.dataset_factory import (
-    WIDTH,
-    Estimator,
-)
-from test.helpers.dataset_files import REGION, flat_people, write_mot17, write_posetrack
+from test.helpers.dataset_factory import WIDTH, Estimator
+from test.helpers.dataset_files import REGION, make_flat_people, write_mot17, write_posetrack
 
 
 def test_mot17(tmp_path: Path) -> None:
@@ -40,7 +37,7 @@ def test_mot17(tmp_path: Path) -> None:
 
     def found(index: int) -> People:
         ids = [7, 8, 9] if index < 5 else [8, 7, 9]
-        return flat_people(boxes, ids) if index else flat_people(boxes[1:], ids[1:])
+        return make_flat_people(boxes, ids) if index else make_flat_people(boxes[1:], ids[1:])
 
     (result,) = evaluate_dataset(DatasetJob("mot17", tmp_path, tmp_path), Estimator(found))
     identity = result.totals.identity
@@ -77,7 +74,7 @@ def test_a_folder_of_links_to_sequences(tmp_path: Path) -> None:
     links.mkdir()
     (links / "MOT17-02-FRCNN").symlink_to(sequence)
     (links / "back").symlink_to(links)
-    found = Estimator(lambda index: flat_people(boxes, [1]))
+    found = Estimator(lambda index: make_flat_people(boxes, [1]))
     (result,) = evaluate_dataset(DatasetJob("mot17", links, tmp_path), found)
     assert (result.name, result.problems, result.totals.with_truth) == ("MOT17-02-FRCNN", (), 10)
 
@@ -87,7 +84,7 @@ def test_mot17_people_at_the_border_of_the_image(tmp_path: Path) -> None:
     boxes: list[list[float]] = [[-80.0, 100, 120, 240], [WIDTH - 40.0, 100, 120, 240]]
     write_mot17(tmp_path, boxes)
     (result,) = evaluate_dataset(
-        DatasetJob("mot17", tmp_path, tmp_path), Estimator(lambda index: flat_people(boxes, [1, 2]))
+        DatasetJob("mot17", tmp_path, tmp_path), Estimator(lambda index: make_flat_people(boxes, [1, 2]))
     )
     assert result.totals.compute_metrics()["MOTA"][0] == pytest.approx(100)
 
@@ -97,12 +94,12 @@ def test_mot17_without_tracking(tmp_path: Path) -> None:
     boxes: list[list[float]] = [[100.0, 100, 50, 120], [300, 100, 50, 120]]
     write_mot17(tmp_path, boxes)
     job = DatasetJob("mot17", tmp_path, tmp_path)
-    untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
+    untracked = Estimator(lambda index: make_flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
     (result,) = evaluate_dataset(job, untracked)
     identity = result.totals.identity
     assert identity is not None
     assert (identity.switches, identity.id_true_positives) == (17, 2)
-    untracked = Estimator(lambda index: flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
+    untracked = Estimator(lambda index: make_flat_people(boxes if index else boxes[:1], [-1, -1] if index else [-1]))
     job = dataclasses.replace(job, scoring=dataclasses.replace(job.scoring, identities=False))
     (result,) = evaluate_dataset(job, untracked)
     values = result.totals.compute_metrics()
@@ -118,7 +115,7 @@ def test_posetrack21(tmp_path: Path, regions: Any) -> None:
     everyone = [*boxes, [520.0, 100, 50, 120], [200, 300, 40, 100]]  # in the region, and NaN
 
     (result,) = evaluate_dataset(
-        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people(everyone, [1, 2, 3, 4]))
+        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: make_flat_people(everyone, [1, 2, 3, 4]))
     )
     assert (result.totals.frames, result.totals.with_truth) == (4, 3)
     assert result.totals.identity is not None
@@ -130,6 +127,6 @@ def test_posetrack21(tmp_path: Path, regions: Any) -> None:
 def test_damaged_regions_of_posetrack21_are_a_problem(tmp_path: Path, regions: Any) -> None:
     write_posetrack(tmp_path, [[100.0, 100, 50, 120]], regions)
     (result,) = evaluate_dataset(
-        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: flat_people([], []))
+        DatasetJob("posetrack21", tmp_path, tmp_path), Estimator(lambda index: make_flat_people([], []))
     )
     assert "does not have the documented format" in result.problems[0]

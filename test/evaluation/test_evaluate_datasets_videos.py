@@ -29,69 +29,19 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.evaluation.datasets.job import DatasetJob
 from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.evaluation.datasets.videos import find_camera_marks, list_calibrated_videos
-from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.people import People
 from test import paths
-from test.helpers.dataset_factory import Estimator, K, opened, people_with
+from test.helpers.calibrated_videos import ANIPOSE, FRAMES, POSE2SIM, SIZE, write_recording, write_video
+from test.helpers.dataset_factory import Estimator, K, make_people_with_vertices, open_sequences
 
 REAL = paths.SHARED / "data" / "real"
 TRIAL = REAL / "perfanalytics_pose2sim" / "S00_P00_SingleParticipant" / "S00_P00_T01_BalancingTrial"
-SIZE = (320, 240)
-FRAMES = 4
-# Calibration as written by Pose2Sim, and by Anipose.
-POSE2SIM = """[cam_01]
-name = "cam_01"
-size = [ 320.0, 240.0]
-matrix = [ [ 400.0, 0.0, 160.0], [ 0.0, 400.0, 120.0], [ 0.0, 0.0, 1.0]]
-distortions = [ -0.0007, 0.0021, 9.5e-06, 1.07e-05]
-rotation = [ 1.68, 1.04, -0.41]
-translation = [ 0.32, 0.95, 2.89]
-fisheye = false
-
-[metadata]
-adjusted = false
-error = 0.0
-"""
-ANIPOSE = """[cam_0]
-name = "A"
-size = [ 320, 240,]
-matrix = [ [ 400.0, 0.0, 160.0,], [ 0.0, 400.0, 120.0,], [ 0.0, 0.0, 1.0,],]
-distortions = [ 0.0, 0.0, 0.0, 0.0, 0.0,]
-rotation = [ 1.68, 1.04, -0.41,]
-translation = [ 0.32, 0.95, 2.89,]
-
-[cam_1]
-name = "B"
-size = [ 320, 240,]
-matrix = [ [ 300.0, 0.0, 160.0,], [ 0.0, 300.0, 120.0,], [ 0.0, 0.0, 1.0,],]
-distortions = [ 0.0, 0.0, 0.0, 0.0, 0.0,]
-rotation = [ 1.68, 1.04, -0.41,]
-translation = [ 0.32, 0.95, 2.89,]
-
-[metadata]
-"""
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML needs Python 3.11, or tomli")
-
-
-def write_recording(
-    folder: Path, calibration: str, size: tuple[int, int] = SIZE, video: str = "videos/cam01.mp4"
-) -> Path:
-    (folder / "calibration").mkdir(parents=True)
-    (folder / "calibration" / "Calib_scene.toml").write_text(calibration)
-    write_video(folder / "S00_T01" / video, size)
-    return folder
-
-
-def write_video(path: Path, size: tuple[int, int] = SIZE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, *size, 30.0) as writer:
-        for index in range(FRAMES):
-            writer.write(np.full((size[1], size[0], 3), 80, np.uint8), index / 30)
 
 
 def found(index: int) -> People:
     """Return no people, and a field of view 3° too small."""
-    people = people_with(np.zeros((0, 1, 3)), K)
+    people = make_people_with_vertices(np.zeros((0, 1, 3)), K)
     return dataclasses.replace(people, predicted_vertical_fov=2 * np.arctan(120 / 400) - np.radians(3))
 
 
@@ -106,10 +56,10 @@ def found(index: int) -> People:
 )
 def test_field_of_view(tmp_path: Path, calibration: str, video: str, name: str) -> None:
     folder = write_recording(tmp_path / "session", calibration, video=video)
-    told: list[tuple[str, int | None]] = []
+    reported: list[tuple[str, int | None]] = []
 
     def progress(items: Any, name: str, count: int | None) -> Any:
-        told.append((name, count))
+        reported.append((name, count))
         return items
 
     (result,) = evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(found), progress)
@@ -117,7 +67,7 @@ def test_field_of_view(tmp_path: Path, calibration: str, video: str, name: str) 
     assert result.totals.compute_metrics() == {"FOV error": (pytest.approx(3, abs=1e-6), FRAMES)}
     rows = (tmp_path / "out" / name / "frames.csv").read_text().splitlines()
     assert len(rows) == 1 + FRAMES
-    assert told == [(name, FRAMES)]
+    assert reported == [(name, FRAMES)]
 
 
 def test_a_folder_of_links(tmp_path: Path) -> None:
@@ -153,7 +103,7 @@ def test_the_exact_name_comes_first(tmp_path: Path) -> None:
     assert read().lens.k[0, 0] == 300  # type: ignore[union-attr]
 
 
-def test_a_video_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
     folder = write_recording(tmp_path / "session", POSE2SIM)
     videos = folder / "S00_T01" / "videos"
     (videos / "a_cam01.mp4").write_bytes(b"")
@@ -175,7 +125,7 @@ def test_videos_whose_results_would_share_a_folder_are_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("calibration", "size", "told"),
+    ("calibration", "size", "message"),
     [
         (POSE2SIM, (240, 320), "the size of its calibration, 320 x 240 px"),
         (POSE2SIM.replace("cam_01", "cam_02"), SIZE, "got 0 of 'cam_02'"),
@@ -196,9 +146,11 @@ def test_videos_whose_results_would_share_a_folder_are_refused(tmp_path: Path) -
     ],
     ids=["size", "number", "key", "coefficients", "twice", "infinite", "damaged", "deep"],
 )
-def test_what_does_not_fit(tmp_path: Path, calibration: str, size: tuple[int, int], told: str) -> None:
+def test_calibrations_and_videos_that_do_not_match_are_refused(
+    tmp_path: Path, calibration: str, size: tuple[int, int], message: str
+) -> None:
     folder = write_recording(tmp_path, calibration, size)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         list(next(list_calibrated_videos(folder))[1]())  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
@@ -225,7 +177,7 @@ def test_real_videos(tmp_path: Path) -> None:
             "distortions = [0.0, 0.0, 0.0, 0.0]\nfisheye = false\n"
         )
     (tmp_path / "Calib.toml").write_text("\n".join(text))
-    for video in opened(list_calibrated_videos(tmp_path)):
+    for video in open_sequences(list_calibrated_videos(tmp_path)):
         eval_frame = next(iter(video))
         assert eval_frame.frame is not None
         assert eval_frame.frame.image.shape[:2] == tuple(known[video.path.stem]["size"][::-1])

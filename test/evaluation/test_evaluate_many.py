@@ -299,7 +299,7 @@ def evaluate_in_a_worker(task: Task) -> SequenceResult:
     return run_job(job, TruthfulEstimator())
 
 
-def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:
+def test_workers_give_the_results_of_one_process(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is optional: pip install 'multihmr2_ros[eval]'")
     paths = [write_scene(tmp_path / f"{name}.mcap", frames) for name, frames in (("one", 3), ("two", 5))]
     tasks = [Task(paths[0]), Task(tmp_path / "raise.mcap"), Task(tmp_path / "nothing.mcap"), Task(paths[1])]
@@ -314,7 +314,7 @@ def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_loses_its_own_bag_only(tmp_path: Path) -> None:
+def test_a_worker_that_dies_affects_only_its_bag(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is optional: pip install 'multihmr2_ros[eval]'")
     good = write_scene(tmp_path / "good.mcap", 3)
     dead, alive = run_in_cluster(evaluate_in_a_worker, [Task(tmp_path / "crash.mcap"), Task(good)], workers=1)

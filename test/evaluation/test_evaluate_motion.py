@@ -151,7 +151,7 @@ def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
     assert "Calibration of velocities and positions" in html
 
 
-def test_without_cues_everybody_follows_the_prediction(bag: Path, tmp_path: Path) -> None:
+def test_without_cues_all_people_keep_the_predicted_distance(bag: Path, tmp_path: Path) -> None:
     found = evaluate(bag, tmp_path / "out", noisy(cue=None)).totals.summarize_distances()
     assert set(found) == {"prediction only"}
     assert (found["prediction only"]["count"], found["prediction only"]["z_count"]) == (FRAMES * PEOPLE, 0)

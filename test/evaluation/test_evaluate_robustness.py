@@ -135,7 +135,7 @@ def test_bones_of_another_rig(tmp_path: Path, count: int, predicted: int) -> Non
         assert "must have as many joints" in the_line(result)
 
 
-def test_an_unexpected_error_loses_its_own_bag_only(tmp_path: Path) -> None:
+def test_an_unexpected_error_affects_only_its_bag(tmp_path: Path) -> None:
     def fail(index: int, people: People) -> People:
         raise RuntimeError("two\nlines")
 
@@ -272,7 +272,7 @@ def test_transforms_that_end_early(tmp_path: Path) -> None:
     assert result.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
 
 
-def test_transforms_go_both_ways_and_round_corners(tmp_path: Path) -> None:
+def test_transforms_are_chained_and_inverted(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "tf.mcap", moving_camera())
     half = round(stamp_of(0) + 1.37 * (stamp_of(1) - stamp_of(0)))
     there = BagTransforms(path, "camera", "map").target_from_source(half)
@@ -296,7 +296,7 @@ def test_truth_is_found_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_truth_that_is_not_finite_costs_only_its_errors(tmp_path: Path, value: float) -> None:
+def test_truth_that_is_not_finite_removes_only_its_errors(tmp_path: Path, value: float) -> None:
     """A joint, a pelvis and a vertex of different people are missing in frame 2; nobody becomes a miss."""
 
     def truth(index: int) -> People:
@@ -327,7 +327,7 @@ def command(small_checkpoint: Path, tmp_path: Path) -> Callable[..., int]:
     return command
 
 
-def test_one_bad_bag_does_not_lose_the_others(
+def test_one_bad_bag_does_not_affect_the_others(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, empty = write_scene(tmp_path / "good.mcap", 3), tmp_path / "empty.mcap"
@@ -465,6 +465,6 @@ def test_unusual_names_of_bags(
     assert main(["evaluate", "--compare", str(out), str(out), "--out", str(tmp_path / "compared")]) == 0
 
 
-def test_nothing_recorded_at_all(command: Callable[..., int], tmp_path: Path) -> None:
+def test_bags_without_recorded_people_are_refused(command: Callable[..., int], tmp_path: Path) -> None:
     path = write_bag(tmp_path / "tf.mcap", moving_camera())
     assert command(path, "--out", tmp_path / "out") == 2

@@ -120,7 +120,7 @@ def test_nothing_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cont
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_would_reach_into_memory(tmp_path: Path) -> None:
+def test_pickles_do_not_access_memory(tmp_path: Path) -> None:
     """NumPy's own unpickling interprets an array's bytes as pointers if its dtype declares objects."""
     reconstruct = np.zeros(0).__reduce__()[0]
     has_objects = Calls(np.dtype, ("O", False, True), (3, "|", None, None, None, -1, -1, 0))
@@ -146,7 +146,7 @@ def test_what_would_reach_into_memory(tmp_path: Path) -> None:
     ],
     ids=["memory", "memory in digits", "length", "buffer"],
 )  # fmt: skip
-def test_claims_of_gigabytes_take_no_memory(tmp_path: Path, content: bytes) -> None:
+def test_declared_gigabytes_allocate_no_memory(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.pkl").write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises((ValueError, TypeError)):
@@ -171,7 +171,7 @@ def test_a_list_in_itself(tmp_path: Path) -> None:
         read_pickle(tmp_path / "data.pkl")
 
 
-def test_what_is_shared_is_read_once(tmp_path: Path) -> None:
+def test_shared_objects_are_read_once(tmp_path: Path) -> None:
     """Forty nested lists, each of which contains the previous one twice: 2⁴⁰ elements."""
     shared: Any = [np.ones(2)]
     for _ in range(40):

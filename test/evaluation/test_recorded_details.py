@@ -96,7 +96,7 @@ def test_a_network_with_too_few_shape_outputs(count: int) -> None:
         NetworkConfig(shape_outputs=count)
 
 
-def test_rows_of_metrics_are_there_where_nobody_was_matched(tmp_path: Path) -> None:
+def test_metrics_have_rows_if_no_person_was_matched(tmp_path: Path) -> None:
     missed = Totals(frames=3, with_truth=3, detection=DetectionCounts(true_positives=0, false_negatives=5))
     without_truth = Totals(frames=3)
     sequences = [SequenceResult(name, "", name, "", totals) for name, totals in (("a", missed), ("b", without_truth))]

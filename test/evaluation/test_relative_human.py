@@ -33,7 +33,7 @@ from multihmr2_ros.evaluation.datasets.relative_human import (
 )
 from multihmr2_ros.evaluation.datasets.run import evaluate_dataset
 from multihmr2_ros.metrics.placement import ordinal_order, select_pairs_with
-from test.helpers.dataset_factory import Estimator, bodies, people_with, save_image
+from test.helpers.dataset_factory import Estimator, make_joints, make_people_with_vertices, save_image
 
 BOXES = [[0.0, 0, 10, 10], [20.0, 0, 30, 10], [40.0, 0, 50, 10], [60.0, 0, 70, 10]]
 
@@ -50,7 +50,7 @@ def save(folder: Path, content: Any, split: str = "test") -> Path:
     return folder
 
 
-def test_relations_by_hand(tmp_path: Path) -> None:
+def test_relations_computed_by_hand(tmp_path: Path) -> None:
     """An adult, a kid and a baby in layers 0, 0, 2, and a person of unknown layer; depths 2.0, 2.1, 1.9 and 5 m."""
     content = {"a.jpg": [person(0, 0, 0), person(1, 0, 2), person(2, 2, 3), person(3, -1, -1)]}
     (image,) = list_relative_human_images(save(tmp_path, content), "test")
@@ -80,7 +80,8 @@ def test_missed_people_count_in_the_recall(tmp_path: Path) -> None:
 def test_the_data_set_is_evaluated(tmp_path: Path, small_checkpoint: Path) -> None:
     folder = save(tmp_path / "data", {"a.jpg": [person(0, 0, 0)], "b.jpg": []})
     (result,) = evaluate_dataset(
-        DatasetJob("relative-human", folder, tmp_path), Estimator(lambda index: people_with(bodies(1, 17, 0)))
+        DatasetJob("relative-human", folder, tmp_path),
+        Estimator(lambda index: make_people_with_vertices(make_joints(1, 17, 0))),
     )
     assert result.totals.frames == 2
     assert result.scores["people"] == 1
@@ -103,7 +104,7 @@ class Harmful:
     [[1, 2], {"a.jpg": [{"bbox": [0, 0, 1, 1]}]}, {"../a.jpg": [person(0, 0, 0)]}, {"a.jpg": Harmful()}],
     ids=["list", "fields", "outside", "harmful"],
 )
-def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any) -> None:
+def test_files_of_another_format_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any) -> None:
     (tmp_path / "images").mkdir()
     np.savez(tmp_path / "test_annots.npz", annots=np.array(content, dtype=object) if content != [1, 2] else content)
     with pytest.raises(UserError, match=r"test_annots\.npz does not have the documented format of its dataset"):
@@ -111,7 +112,7 @@ def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert "executed" not in capsys.readouterr().out
 
 
-def test_folders_that_are_none(tmp_path: Path) -> None:
+def test_folders_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found no annotations"):
         list(list_relative_human_images(tmp_path, "test"))
     np.savez(tmp_path / "test_annots.npz", annots={})

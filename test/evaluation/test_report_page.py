@@ -108,7 +108,7 @@ def report(evaluated: tuple[Path, SequenceResult]) -> Path:
     return write_page(*evaluated)
 
 
-def test_the_verdict_is_what_arithmetic_says(report: Path) -> None:
+def test_the_verdict_follows_the_numbers(report: Path) -> None:
     text = Elements(report.read_text()).text
     assert (
         f"Recall: 98 of 100 people are detected ({3 * FRAMES - 2} of {3 * FRAMES} instances); "
@@ -135,11 +135,11 @@ def test_the_file_needs_nothing_else(report: Path) -> None:
     assert {source for source in sources if source and not source.startswith("data:")} == {"overlay.mp4"}
     assert not re.search(r"https?://(?!www\.w3\.org)", report.read_text())
     assert not elements.attributes("script")
-    pictures = elements.attributes("img")
-    assert len(pictures) >= 8
-    for picture in pictures:
-        assert len(picture["alt"] or "") > 20
-        kind, _, data = (picture["src"] or "").partition(";base64,")
+    images = elements.attributes("img")
+    assert len(images) >= 8
+    for image in images:
+        assert len(image["alt"] or "") > 20
+        kind, _, data = (image["src"] or "").partition(";base64,")
         content = base64.b64decode(data)
         if kind == "data:image/svg+xml":
             ElementTree.fromstring(content)  # raises if it is not well-formed
@@ -147,7 +147,7 @@ def test_the_file_needs_nothing_else(report: Path) -> None:
             assert Image.open(BytesIO(content)).size == (640, 240)
 
 
-def test_the_worst_frame_is_shown_first_and_says_why(report: Path) -> None:
+def test_the_worst_frame_is_shown_first_with_its_reason(report: Path) -> None:
     text = Elements(report.read_text()).text
     worst = text.partition("Worst frames")[2]
     first = re.search(r"Frame (\d+)", worst)
@@ -168,7 +168,7 @@ def test_texts_are_escaped(evaluated: tuple[Path, SequenceResult], tmp_path: Pat
     assert "<b onclick='x'>walk" in elements.text
 
 
-def test_no_truth_and_nobody(tmp_path: Path) -> None:
+def test_no_truth_and_no_people(tmp_path: Path) -> None:
     plain = evaluate(tmp_path / "plain", lambda index, people: people, frames=3, truth=lambda index: None)
     text = Elements(write_page(tmp_path / "plain", plain).read_text()).text
     assert "Without ground truth, detection cannot be evaluated. The 3 images contain 9 detected people." in text
@@ -289,16 +289,16 @@ def test_the_table_has_postures_of_misses(report: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt-get install chromium)")
-def test_a_browser_opens_it_without_complaint(report: Path, tmp_path: Path) -> None:
+def test_a_browser_opens_the_page_without_errors(report: Path, tmp_path: Path) -> None:
     """The console stays empty, and at the width of a phone nothing is wider than the window."""
-    picture = tmp_path / "page.png"
+    screenshot = tmp_path / "page.png"
     command = ["chromium", "--headless=new", "--no-sandbox",
         "--hide-scrollbars", "--disable-gpu", "--enable-logging=stderr",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,3000", f"--screenshot={picture}",
+               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,3000", f"--screenshot={screenshot}",
                report.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "CONSOLE" not in done.stderr
-    pixels = np.asarray(Image.open(picture).convert("L"))
+    pixels = np.asarray(Image.open(screenshot).convert("L"))
     assert pixels.shape == (3000, 500)
     assert pixels.std() > 10, "something is drawn"
     assert (pixels[:, -10:] == 255).all(), "the right margin is empty"

@@ -33,18 +33,12 @@ from scipy import sparse
 from multihmr2_ros.evaluation.datasets import boxes, coco, emdb, harmony4d, hi4d, joints, panoptic, threedpw, videos
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.media import sources
-from test.evaluation.test_evaluate_datasets_smpl import POINTS, write_emdb, write_harmony4d, write_hi4d
-from test.evaluation.test_evaluate_datasets_videos import ANIPOSE, POSE2SIM, write_recording
 from test.fuzz.mutations import damaged_bytes, damaged_text, damaged_value
 from test.fuzz.target import Target
-from test.helpers.dataset_factory import bodies, opened
-from test.helpers.dataset_files import (
-    write_coco,
-    write_mot17,
-    write_panoptic,
-    write_posetrack,
-    write_threedpw,
-)
+from test.helpers.calibrated_videos import ANIPOSE, POSE2SIM, write_recording
+from test.helpers.dataset_factory import make_joints, open_sequences
+from test.helpers.dataset_files import write_coco, write_mot17, write_panoptic, write_posetrack, write_threedpw
+from test.helpers.smpl_datasets import POINTS, write_emdb, write_harmony4d, write_hi4d
 
 
 class DataSets(Target):
@@ -109,7 +103,7 @@ class Pickles(DataSets):
 
     def make(self) -> None:
         write_threedpw(self.folder / "3dpw", np.full((2, 3, 24, 3), 3.0))
-        people = np.stack([bodies(1, POINTS)[0]] * 2)
+        people = np.stack([make_joints(1, POINTS)[0]] * 2)
         write_emdb(self.folder / "emdb", people)
 
     def found(self) -> list[Path]:
@@ -119,16 +113,16 @@ class Pickles(DataSets):
         return damaged_pickle(rng, pickle.loads(seed), seed)
 
     def read(self, path: Path) -> None:
-        read_eval_frames(opened(threedpw.list_threedpw_sequences(self.folder / "3dpw")))
-        read_eval_frames(opened(emdb.list_emdb_sequences(self.folder / "emdb")))
+        read_eval_frames(open_sequences(threedpw.list_threedpw_sequences(self.folder / "3dpw")))
+        read_eval_frames(open_sequences(emdb.list_emdb_sequences(self.folder / "emdb")))
 
 
 class Archives(DataSets):
     """.npz files of Hi4D and EMDB, damaged inside and outside of the zip members."""
 
     def make(self) -> None:
-        write_hi4d(self.folder / "hi4d", bodies(2, POINTS)[None])
-        write_emdb(self.folder / "emdb", bodies(1, POINTS))
+        write_hi4d(self.folder / "hi4d", make_joints(2, POINTS)[None])
+        write_emdb(self.folder / "emdb", make_joints(1, POINTS))
 
     def found(self) -> list[Path]:
         return sorted(self.folder.glob("**/*.npz"))
@@ -137,8 +131,8 @@ class Archives(DataSets):
         return damaged_archive(rng, seed, rng.choice(self.seeds))
 
     def read(self, path: Path) -> None:
-        read_eval_frames(opened(hi4d.list_hi4d_sequences(self.folder / "hi4d")))
-        read_eval_frames(opened(emdb.list_emdb_sequences(self.folder / "emdb")))
+        read_eval_frames(open_sequences(hi4d.list_hi4d_sequences(self.folder / "hi4d")))
+        read_eval_frames(open_sequences(emdb.list_emdb_sequences(self.folder / "emdb")))
 
 
 def damaged_archive(rng: random.Random, seed: bytes, other: bytes) -> bytes:
@@ -162,7 +156,7 @@ class Colmap(DataSets):
     WORDS = ("OPENCV_FISHEYE", "#", "cam02/00001.jpg", "7", "0.5", "-1", "cam02/x.jpg")
 
     def make(self) -> None:
-        self.sequence = write_harmony4d(self.folder, bodies(2, POINTS)[None], glasses=True)
+        self.sequence = write_harmony4d(self.folder, make_joints(2, POINTS)[None], glasses=True)
 
     def found(self) -> list[Path]:
         workplace = self.sequence / "colmap" / "workplace"
@@ -177,7 +171,7 @@ class Colmap(DataSets):
         return damaged_pickle(rng, pickle.loads(seed), seed) if place == 2 else super().damage(rng, seed)
 
     def read(self, path: Path) -> None:
-        read_eval_frames(opened(harmony4d.list_harmony4d_sequences(self.folder, "cam02")))
+        read_eval_frames(open_sequences(harmony4d.list_harmony4d_sequences(self.folder, "cam02")))
 
 
 class Calibrations(DataSets):
@@ -197,7 +191,7 @@ class Calibrations(DataSets):
     def read(self, path: Path) -> None:
         frame = Frame(np.zeros((240, 320, 3), np.uint8), name="")
         with mock.patch.object(sources.VideoSource, "_frames", return_value=(each for each in [frame])):
-            read_eval_frames(opened(videos.list_calibrated_videos(self.folder)))
+            read_eval_frames(open_sequences(videos.list_calibrated_videos(self.folder)))
 
 
 class Annotations(DataSets):
@@ -206,9 +200,9 @@ class Annotations(DataSets):
     WORDS = ("[Sequence]", "frameRate=0", "imDir=..", "imDir=img1", "%(x)s", "=", "nan", "1,1")
 
     def make(self) -> None:
-        write_coco(self.folder / "coco", [bodies(2, 17)])
+        write_coco(self.folder / "coco", [make_joints(2, 17)])
         write_posetrack(self.folder / "posetrack", [[100.0, 100, 50, 120], [300, 100, 50, 120]])
-        write_panoptic(self.folder / "panoptic", bodies(2, 17))
+        write_panoptic(self.folder / "panoptic", make_joints(2, 17))
         write_mot17(self.folder / "mot", [[100.0, 100, 50, 120], [300, 100, 50, 120], [500, 100, 50, 120]])
 
     def found(self) -> list[Path]:
@@ -223,10 +217,10 @@ class Annotations(DataSets):
         for image in coco.list_coco_images(self.folder / "coco"):
             assert isinstance(image.path, Path)
             assert len({len(each) for each in image.truth.values()}) == 1
-        for sequence in opened(boxes.list_mot_sequences(self.folder / "mot")):
+        for sequence in open_sequences(boxes.list_mot_sequences(self.folder / "mot")):
             assert all(np.isfinite(frame.stamp_s) for frame in sequence.frames)
-        opened(boxes.list_posetrack_sequences(self.folder / "posetrack"))
-        read_eval_frames(opened(panoptic.list_panoptic_sequences(self.folder / "panoptic")))
+        open_sequences(boxes.list_posetrack_sequences(self.folder / "posetrack"))
+        read_eval_frames(open_sequences(panoptic.list_panoptic_sequences(self.folder / "panoptic")))
 
 
 def damaged_json(rng: random.Random, seed: bytes) -> bytes:

@@ -32,7 +32,7 @@ from PIL import Image
 from test.fuzz.messages import with_png_checksums
 from test.fuzz.mutations import damaged_bytes, damaged_text
 from test.fuzz.target import Target
-from test.helpers.bag_factory import picture
+from test.helpers.bag_factory import make_image
 
 BVH = """HIERARCHY
 ROOT Hips
@@ -131,7 +131,7 @@ class Images(Target):
     def __init__(self, folder: Path) -> None:
         self.path = folder / "damaged.png"
         self.seeds = []
-        image = Image.fromarray(picture(3, 24, 16))
+        image = Image.fromarray(make_image(3, 24, 16))
         for kind in self.KINDS:
             for mode in ("RGB", "L", "P") if kind != "webp" else ("RGB", "RGBA"):
                 file = io.BytesIO()
@@ -210,5 +210,5 @@ def _write_video(path: Path, codec: str) -> None:
         stream.width, stream.height = 32, 24
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for index in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index, 32, 24), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(make_image(index, 32, 24), format="rgb24")))
         container.mux(stream.encode(None))

@@ -33,7 +33,7 @@ from test.helpers.bag_factory import (
     camera_messages,
     compressed_image,
     make,
-    picture,
+    make_image,
     raw_image,
     serialized,
     write_bag,
@@ -80,7 +80,7 @@ class RawImages(Target):
     """Fuzz target for sensor_msgs/Image as received by the node."""
 
     def __init__(self, folder: Path) -> None:
-        self.seeds = [raw_image(picture(3, 32, 24), encoding, START_NS) for encoding in ("rgb8", "bgr8", "mono8")]
+        self.seeds = [raw_image(make_image(3, 32, 24), encoding, START_NS) for encoding in ("rgb8", "bgr8", "mono8")]
 
     def damaged(self, rng: random.Random) -> bytes:
         message = rng.choice(self.seeds)
@@ -105,7 +105,7 @@ class CompressedImages(Target):
     header."""
 
     def __init__(self, folder: Path) -> None:
-        image = picture(3, 48, 32)
+        image = make_image(3, 48, 32)
         self.files = [
             cv2.imencode(".jpg", image)[1].tobytes(),
             cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[
@@ -160,7 +160,7 @@ class Calibrations(Target):
         from multihmr2_ros.ros.frames import DecodedImage
         from multihmr2_ros.ros.parameters import NodeParameters
 
-        self.camera = DecodedImage(picture(3), HeaderContent(frame_id="camera"), 0.0)
+        self.camera = DecodedImage(make_image(3), HeaderContent(frame_id="camera"), 0.0)
         self.parameters = [NodeParameters(image_rectified=rectified) for rectified in (False, True)]
         self.seeds = [camera_info(START_NS, d=d) for d in ((), (0.1, 0.02, 0.0, 0.01, 0.0), (0.1,) * 8, (0.1,) * 4)]
 

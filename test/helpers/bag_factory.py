@@ -38,7 +38,7 @@ TYPES = {
 }
 
 
-def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+def make_image(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """Return a smooth image (height, width, 3) uint8 RGB that survives JPEG; its corner's red encodes the index."""
     y, x = np.mgrid[:height, :width]
     image = np.stack([np.full_like(x, 10 * index), 2 * x, 3 * y], axis=2)
@@ -128,7 +128,7 @@ def camera_messages(
     messages = []
     for index in range(frames):
         time_ns = START_NS + index * 10**9 // RATE
-        image = picture(index, *size)
+        image = make_image(index, *size)
         if encoding == "jpeg":
             messages.append(("/camera/image_raw/compressed", time_ns, compressed_image(image, time_ns)))
         else:

@@ -51,11 +51,11 @@ class Estimator:
         """Do nothing: there are no tracks."""
 
 
-def opened(listing: SequenceListing[Any]) -> list[Any]:
+def open_sequences(listing: SequenceListing[Any]) -> list[Any]:
     return [read() for _, read in listing]
 
 
-def people_with(vertices: np.ndarray, k: np.ndarray = K, **changes: Any) -> People:
+def make_people_with_vertices(vertices: np.ndarray, k: np.ndarray = K, **changes: Any) -> People:
     return make_people(len(vertices), vertices=vertices, pelvis=vertices.mean(axis=1), k=k, **changes)
 
 
@@ -69,7 +69,7 @@ def save_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def bodies(count: int, joints: int, seed: int = 0) -> np.ndarray:
+def make_joints(count: int, joints: int, seed: int = 0) -> np.ndarray:
     """Return joints (count, joints, 3) m of people in front of the camera, well separated."""
     rng = np.random.default_rng(seed)
     middle = np.stack([np.linspace(-1, 1, count), np.zeros(count), np.full(count, 4.0)], axis=1)
@@ -82,7 +82,7 @@ def save_regressor(path: Path) -> Path:
     return path
 
 
-def as_mesh(joints: np.ndarray) -> np.ndarray:
+def make_mesh(joints: np.ndarray) -> np.ndarray:
     vertices = np.zeros((len(joints), 19158, 3), np.float32)
     vertices[:, : joints.shape[1]] = joints
     return vertices

@@ -25,17 +25,10 @@ from scipy.spatial.transform import Rotation
 
 from multihmr2_ros.camera import project
 from multihmr2_ros.people import People
-from test.helpers.dataset_factory import (
-    HEIGHT,
-    WIDTH,
-    K,
-    people_with,
-    save_image,
-    save_json,
-)
+from test.helpers.dataset_factory import HEIGHT, WIDTH, K, make_people_with_vertices, save_image, save_json
 
 
-def box_of(points: np.ndarray) -> list[float]:
+def compute_box(points: np.ndarray) -> list[float]:
     low, high = points.min(axis=0), points.max(axis=0)
     return [*low.tolist(), *(high - low).tolist()]
 
@@ -48,7 +41,7 @@ def write_coco(folder: Path, places: list[np.ndarray]) -> None:
         save_image(folder / "val2017" / name)
         images.append({"id": index, "file_name": name, "width": WIDTH, "height": HEIGHT})
         for person, points in enumerate(project(place, K)):
-            box = box_of(points)
+            box = compute_box(points)
             keypoints = np.hstack([points, np.full((17, 1), 2)]).ravel().tolist()
             annotations.append({
                 "id": 10 * index + person, "image_id": index, "category_id": 1, "iscrowd": 0, "num_keypoints": 17,
@@ -60,14 +53,14 @@ def write_coco(folder: Path, places: list[np.ndarray]) -> None:
     )
 
 
-def flat_people(boxes: list[list[float]], ids: list[int]) -> People:
+def make_flat_people(boxes: list[list[float]], ids: list[int]) -> People:
     """Return people whose projected vertices have these boxes (x, y, width, height)."""
     depth, people = 3.0, []
     for x, y, width, height in boxes:
         corners = np.array([[x, y], [x + width, y + height]])
         people.append(np.hstack([(corners - K[:2, 2]) / K[0, 0] * depth, np.full((2, 1), depth)]))
     vertices = np.array(people).reshape(-1, 2, 3)
-    return people_with(vertices, track_id=np.array(ids, np.int64))
+    return make_people_with_vertices(vertices, track_id=np.array(ids, np.int64))
 
 
 def write_mot17(folder: Path, boxes: list[list[float]]) -> Path:

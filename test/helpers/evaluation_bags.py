@@ -83,9 +83,9 @@ def humans(people: People, stamp_ns: int, frame_id: str = "camera", timing: Timi
 
 def image(index: int) -> np.ndarray:
     """Return an image (HEIGHT, WIDTH, 3) uint8 RGB whose first pixels encode the index."""
-    picture = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
-    picture[0, 0] = index >> 16, index >> 8 & 255, index & 255
-    return picture
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    image[0, 0] = index >> 16, index >> 8 & 255, index & 255
+    return image
 
 
 def png(index: int, stamp_ns: int) -> Any:
@@ -94,8 +94,8 @@ def png(index: int, stamp_ns: int) -> Any:
     return make(TYPES["compressed"], header=header(stamp_ns), format="png", data=data.ravel())
 
 
-def index_of(picture: np.ndarray) -> int:
-    high, middle, low = (int(value) for value in picture[0, 0])
+def index_of(image: np.ndarray) -> int:
+    high, middle, low = (int(value) for value in image[0, 0])
     return high << 16 | middle << 8 | low
 
 

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -68,6 +69,17 @@ def make_sample(seed: int = 0, n: int = 2, size: tuple[int, int] = (160, 120), *
     arrays["has_body"][:] = True
     arrays["visible_fraction"][:] = 1.0
     return Sample(image, k, True, f"seed {seed}", **arrays)
+
+
+def make_small_sample(seed: int) -> Sample:
+    """Return an image of 16 x 12 px without people."""
+    return make_sample(seed, 0, (16, 12))
+
+
+def add_track_features(sample: Sample, width: int) -> Sample:
+    """Return the sample with random features (people, width) for tracking."""
+    generator = np.random.default_rng(0)
+    return dataclasses.replace(sample, track_feature=generator.normal(size=(len(sample), width)).astype(np.float32))
 
 
 def vertex_pixels(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, k: np.ndarray) -> np.ndarray:

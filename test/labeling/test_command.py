@@ -146,7 +146,7 @@ def test_bodies_that_fit_badly_are_left_out_and_counted(tmp_path: Path, capsys: 
     assert bodies["other_ignore"].tolist() == [False]  # still a person
 
 
-def test_nobody_to_fit_is_a_file_without_bodies(tmp_path: Path) -> None:
+def test_without_people_the_file_has_no_bodies(tmp_path: Path) -> None:
     out = tmp_path / "bodies.npz"
     source = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people, annotations=[]))
     assert label(source, out, "--no-complete") == 0
@@ -176,7 +176,7 @@ def test_scores_and_hidden_keypoints_weigh_less(tmp_path: Path) -> None:
         ({"annotations": [3]}, "annotation 0 is invalid"),
     ],
 )
-def test_unsound_coco_files_are_one_line(
+def test_invalid_coco_files_are_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
 ) -> None:
     source = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people, **change))
@@ -203,7 +203,7 @@ def test_unsound_coco_files_are_one_line(
         (["--out", "nowhere/bodies.npz"], "in an existing folder"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     source = tmp_path / "people.json"
@@ -238,7 +238,7 @@ def test_annotations_of_unlisted_images_are_skipped_and_counted(
     assert "skipped 1 annotations of images that the file does not list" in caplog.text
 
 
-def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people)), tmp_path / "bodies.npz"
     out.write_bytes(b"mine")
     assert label(source, out) == 2
@@ -285,7 +285,7 @@ def test_depth_maps_place_the_people_of_an_image_together(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("values", [np.full((HEIGHT, WIDTH), np.nan), np.ones((5, 5))])
-def test_depth_maps_that_cannot_be_used_cost_no_bodies(
+def test_unusable_depth_maps_do_not_remove_bodies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], values: np.ndarray
 ) -> None:
     described, _ = placed_people()

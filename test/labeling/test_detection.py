@@ -83,7 +83,7 @@ def image_index(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (90, 120, 3)).astype(np.uint8)
 
 
-def test_people_have_boxes_and_keypoints_of_the_picture(detector: Path, pose_estimator: Path) -> None:
+def test_people_have_boxes_and_keypoints_in_image_pixels(detector: Path, pose_estimator: Path) -> None:
     people = PeopleDetector(str(detector), str(pose_estimator))(image_index(), 3)
     assert people
     for person in people:
@@ -97,14 +97,14 @@ def test_people_have_boxes_and_keypoints_of_the_picture(detector: Path, pose_est
         assert person.unsure or max(x1 - x0, y1 - y0) >= MIN_SIZE_PX
 
 
-def test_the_command_looks_at_every_picture_of_a_folder(
+def test_the_command_processes_every_image_of_a_folder(
     tmp_path: Path, detector: Path, pose_estimator: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = tmp_path / "pictures", tmp_path / "bodies.npz"
+    folder, out = tmp_path / "images", tmp_path / "bodies.npz"
     folder.mkdir()
     for number in (2, 10):
         save_image(folder / f"{number}.png", image_index(number))
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"not an image")
     models = ["--detector", str(detector), "--pose-estimator", str(pose_estimator)]
     assert main(["label", str(folder), "--out", str(out), "--device", "cpu", *models]) == 0
     bodies = np.load(out)
@@ -115,7 +115,7 @@ def test_the_command_looks_at_every_picture_of_a_folder(
     assert "bodies in 2 images" in capsys.readouterr().out
 
 
-def test_folders_that_are_no_models_are_one_line(tmp_path: Path, detector: Path, pose_estimator: Path) -> None:
+def test_folders_without_a_model_are_reported_in_one_line(tmp_path: Path, detector: Path, pose_estimator: Path) -> None:
     with pytest.raises(UserError, match=r"--detector must be a folder with config\.json"):
         PeopleDetector(str(tmp_path), str(pose_estimator))
     (tmp_path / "config.json").write_text("{}")
@@ -125,7 +125,7 @@ def test_folders_that_are_no_models_are_one_line(tmp_path: Path, detector: Path,
         PeopleDetector(str(detector), str(detector))
 
 
-def test_without_transformers_one_line_says_what_to_install(
+def test_without_transformers_one_line_names_the_package_to_install(
     monkeypatch: pytest.MonkeyPatch, detector: Path, pose_estimator: Path
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
@@ -133,7 +133,9 @@ def test_without_transformers_one_line_says_what_to_install(
         PeopleDetector(str(detector), str(pose_estimator))
 
 
-def test_without_a_network_a_name_on_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, pose_estimator: Path) -> None:
+def test_without_internet_a_hub_name_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, pose_estimator: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="cannot be loaded") as raised:
         PeopleDetector("no-such-owner/no-such-model", str(pose_estimator))

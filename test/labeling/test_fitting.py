@@ -95,7 +95,7 @@ def test_keypoints_without_a_mesh_equal_those_of_the_posed_mesh() -> None:
     np.testing.assert_allclose(found.center, (posed.vertices[:, body.center_vertex].numpy() - origin[:, 0]), atol=1e-5)
 
 
-def test_poses_and_segments_are_the_same_thing() -> None:
+def test_poses_equal_segments() -> None:
     generator = np.random.default_rng(0)
     segments = np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(20)])
     pose, off = pose_from_segments(segments)
@@ -103,7 +103,7 @@ def test_poses_and_segments_are_the_same_thing() -> None:
     assert off.max() < 1e-6
 
 
-def test_with_landmarks_bodies_are_found_again() -> None:
+def test_with_landmarks_bodies_are_recovered() -> None:
     scene = make_scene(24)
     fits = fit(scene.people)
     errors = joint_errors(fits, scene.joints)
@@ -114,7 +114,7 @@ def test_with_landmarks_bodies_are_found_again() -> None:
     assert np.median(compute_fit_error(scene.people, fits)) < 0.012
 
 
-def test_without_landmarks_left_and_right_say_who_faces_the_camera() -> None:
+def test_without_landmarks_left_and_right_determine_the_facing_direction() -> None:
     """Depth has two solutions in this case; front and back, and the image itself, have one."""
     scene = make_scene(24, seed=1, landmarks=False)
     fits = fit(scene.people)
@@ -134,7 +134,7 @@ def test_knees_and_elbows_bend_the_right_way() -> None:
             assert (hinge <= 2.7).all()
 
 
-def test_hidden_legs_are_likely_ones() -> None:
+def test_hidden_legs_have_likely_poses() -> None:
     scene = make_scene(12, seed=3)
     hidden = without(scene.people, [13, 14, 15, 16])
     hidden = dataclasses.replace(hidden, visibility=np.where(np.arange(33) >= 25, 0.0, hidden.visibility))
@@ -161,7 +161,7 @@ def test_a_batch_gives_each_person_the_same_body_as_alone() -> None:
     np.testing.assert_allclose(alone.keypoints[0], together.keypoints[1], atol=0.5)
 
 
-def test_the_prior_prefers_poses_to_what_no_joint_allows() -> None:
+def test_the_prior_rejects_poses_beyond_the_joint_limits() -> None:
     generator = np.random.default_rng(6)
     likely, _ = pose_from_segments(
         np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(50)])
@@ -172,7 +172,7 @@ def test_the_prior_prefers_poses_to_what_no_joint_allows() -> None:
     assert compute_pose_features(likely).shape == (50, 34)
 
 
-def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
+def test_a_prior_of_recordings_prefers_recorded_poses(tmp_path: Path) -> None:
     """People in the recordings move their arms and never bend a leg."""
     generator = np.random.default_rng(7)
     names = ("left_shoulder", "right_shoulder")
@@ -187,7 +187,7 @@ def test_a_prior_from_recordings_knows_what_it_saw(tmp_path: Path) -> None:
     assert (learned.starts.knees < 0.1).all()
 
 
-def test_a_folder_that_teaches_no_prior_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_recordings_for_a_prior_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected \*\.bvh files in .*, found none"):
         learn_pose_prior(tmp_path)
     with pytest.raises(UserError, match="expected a folder of motions"):

@@ -35,8 +35,8 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.labeling.depth_model import DepthModel
 from multihmr2_ros.media.images import read_depth_map
 from multihmr2_ros.placement import RelativeDepthMap
-from test.cli.test_run import names, picture, save_picture
 from test.helpers.bag_factory import START_NS
+from test.helpers.run_results import list_names, make_image, save_image
 from test.media.test_images import png_chunk
 
 WIDTH, HEIGHT = 96, 64
@@ -88,7 +88,7 @@ def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("photo.png", lambda path: Image.fromarray((4000 * RAMP).astype(np.uint16)).save(path), "metric"),
     ],
 )
-def test_maps_in_files(
+def test_depth_maps_of_files(
     run: Callable[..., int],
     tmp_path: Path,
     maps: Path,
@@ -97,17 +97,17 @@ def test_maps_in_files(
     kind: str,
 ) -> None:
     save(maps / name)
-    image = save_picture(tmp_path / "photo.png")
+    image = save_image(tmp_path / "photo.png")
     assert run(image, options=f"--save params --depth-maps {maps} --depth-kind {kind}") == 0
     with np.load(tmp_path / "out" / "photo.npz") as found:
         assert np.isfinite(found["pelvis_covariance"]).all(), "how sure it is"
 
 
 def test_a_network_of_transformers(run: Callable[..., int], tmp_path: Path, depth_model: Path) -> None:
-    estimated = DepthModel(str(depth_model))(picture())
+    estimated = DepthModel(str(depth_model))(make_image())
     assert estimated.kind == "inverse"
     assert estimated.values.shape == (HEIGHT, WIDTH)
-    assert run(save_picture(tmp_path / "photo.png"), options=f"--save params --depth-model {depth_model}") == 0
+    assert run(save_image(tmp_path / "photo.png"), options=f"--save params --depth-model {depth_model}") == 0
     with np.load(tmp_path / "out" / "photo.npz") as found:
         assert np.isfinite(found["pelvis_covariance"]).all()
 
@@ -138,12 +138,14 @@ def test_maps_that_cannot_be_used(
     images = tmp_path / "images"
     images.mkdir()
     for name in ("bad", "good"):
-        save_picture(images / f"{name}.png")
+        save_image(images / f"{name}.png")
     np.save(maps / "good.npy", RAMP)
     if values is not None:
         np.save(maps / "bad.npy", values, allow_pickle=True)
-    assert run(images, options=f"--save params --depth-maps {maps} --depth-kind {kind}") == 2, "it is told …"
-    assert names(tmp_path / "out") == ["bad.npz", "good.npz"], "… and nothing is lost"
+    assert run(images, options=f"--save params --depth-maps {maps} --depth-kind {kind}") == 2, (
+        "the damaged map is an error …"
+    )
+    assert list_names(tmp_path / "out") == ["bad.npz", "good.npz"], "… and nothing is lost"
     lines = [record.getMessage() for record in caplog.records if "placed without a depth map" in record.getMessage()]
     assert len(lines) == 1
     assert word in lines[0]
@@ -157,7 +159,7 @@ def write_depth_bag(path: Path) -> Path:
         camera = CameraBag(writer)
         for index in range(2):
             time_ns = START_NS + index * 10**8
-            camera.write_image(picture(seed=index), time_ns, as_jpeg=False)
+            camera.write_image(make_image(seed=index), time_ns, as_jpeg=False)
             camera.write_depth(np.full((HEIGHT, WIDTH), 2000, np.uint16), time_ns)
     return path
 
@@ -249,11 +251,11 @@ def test_mistakes_in_options(
     word: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(save_picture(tmp_path / "a.png"), options=options) == 2
+    assert run(save_image(tmp_path / "a.png"), options=options) == 2
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
     assert word in error
-    assert names(tmp_path / "out") == []
+    assert list_names(tmp_path / "out") == []
 
 
 def test_maps_are_relative_by_default() -> None:

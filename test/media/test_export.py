@@ -155,7 +155,7 @@ def test_the_scene_has_one_root_that_turns_it(tmp_path, n):
     assert [document["nodes"][child]["name"] for child in camera.get("children", [])] == ["person_1", "person_2"][:n]
 
 
-def test_nobody_without_a_mesh_is_an_empty_scene_too(tmp_path):
+def test_without_people_the_mesh_file_is_empty(tmp_path):
     save_meshes(tmp_path / "frame.glb", make_people(0), BOX.faces)
     assert "meshes" not in read_json_chunk((tmp_path / "frame.glb").read_bytes())
 
@@ -166,7 +166,7 @@ def test_people_without_vertices_cannot_be_saved_as_meshes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_somebody_without_a_place_is_left_out_and_named(tmp_path, caplog):
+def test_a_person_without_a_position_is_left_out_and_named(tmp_path, caplog):
     people = people_with_boxes(3)
     people.vertices[1, 4] = np.nan
     with caplog.at_level(logging.WARNING):
@@ -187,10 +187,10 @@ def test_png_keeps_every_value(tmp_path):
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
 def test_jpeg_keeps_colors(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    picture = np.broadcast_to(np.uint8([200, 120, 40]), (16, 16, 3))  # a view that is read-only
-    save_image(path, picture)
+    image = np.broadcast_to(np.uint8([200, 120, 40]), (16, 16, 3))  # a view that is read-only
+    save_image(path, image)
     assert path.read_bytes()[:3] == b"\xff\xd8\xff"
-    np.testing.assert_allclose(cv2.imread(str(path))[:, :, ::-1], picture, atol=3)
+    np.testing.assert_allclose(cv2.imread(str(path))[:, :, ::-1], image, atol=3)
 
 
 def test_other_image_kinds_are_refused(tmp_path):

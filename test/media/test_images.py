@@ -48,7 +48,7 @@ def difference(image: np.ndarray, expected: np.ndarray) -> int:
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff", "PNG"])
 def test_lossless_formats_keep_every_value(tmp_path, suffix):
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.fromarray(COLORS).save(path)
     image = read_image(path)
     np.testing.assert_array_equal(image, COLORS)
@@ -58,19 +58,19 @@ def test_lossless_formats_keep_every_value(tmp_path, suffix):
 
 @pytest.mark.parametrize(("suffix", "options"), [("jpg", {"quality": 97, "subsampling": 0}), ("webp", {"quality": 97})])
 def test_lossy_formats_keep_colors(tmp_path, suffix, options):
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.fromarray(smooth_image()).save(path, **options)
     assert difference(read_image(path), smooth_image()) <= 8
 
 
 def test_lossless_webp_with_alpha_is_laid_over_black(tmp_path):
-    path = tmp_path / "picture.webp"
+    path = tmp_path / "image.webp"
     Image.fromarray(np.dstack([COLORS, ALPHA]), "RGBA").save(path, lossless=True, exact=True)
     assert difference(read_image(path), over_black(COLORS, ALPHA)) <= 1
 
 
 @pytest.mark.parametrize(
-    ("picture", "expected"),
+    ("original", "expected"),
     [
         (Image.fromarray(GRAY), np.repeat(GRAY[:, :, None], 3, axis=2)),
         # Palette; 54 colors fit, so nothing is lost.
@@ -81,22 +81,22 @@ def test_lossless_webp_with_alpha_is_laid_over_black(tmp_path):
     ],
     ids=["grey", "palette", "one bit", "RGBA", "grey with alpha"],
 )
-def test_png_modes(tmp_path, picture, expected):
-    path = tmp_path / "picture.png"
-    picture.save(path)
+def test_png_modes(tmp_path, original, expected):
+    path = tmp_path / "image.png"
+    original.save(path)
     if expected is None:
-        expected = np.array(picture.getpalette()).reshape(-1, 3)[np.asarray(picture)]
+        expected = np.array(original.getpalette()).reshape(-1, 3)[np.asarray(original)]
     assert difference(read_image(path), expected) <= 1
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
 def test_a_transparent_color_becomes_black(tmp_path, mode):
     """PNG can mark one color as transparent instead of having an alpha channel."""
-    path = tmp_path / "picture.png"
-    picture = Image.new("RGB", (4, 3), (200, 200, 200))
-    picture.putpixel((1, 1), (30, 30, 30))
-    picture = picture.quantize(2) if mode == "P" else picture.convert(mode)
-    picture.save(path, transparency=picture.getpixel((0, 0)))
+    path = tmp_path / "image.png"
+    original = Image.new("RGB", (4, 3), (200, 200, 200))
+    original.putpixel((1, 1), (30, 30, 30))
+    original = original.quantize(2) if mode == "P" else original.convert(mode)
+    original.save(path, transparency=original.getpixel((0, 0)))
     expected = np.zeros((3, 4, 3))
     expected[1, 1] = 30
     assert difference(read_image(path), expected) <= 1
@@ -134,8 +134,8 @@ def test_16_bit_gray_tiff(tmp_path):
 def test_16_bit_color_is_within_one_level(tmp_path, channels):
     values = RNG.integers(0, 65536, (8, 9, channels), dtype=np.uint16)
     values[:, :, 3:] = 65535
-    (tmp_path / "picture.png").write_bytes(png_16_bit(values))
-    assert difference(read_image(tmp_path / "picture.png"), np.round(values[:, :, :3] / 257.0)) <= 1
+    (tmp_path / "image.png").write_bytes(png_16_bit(values))
+    assert difference(read_image(tmp_path / "image.png"), np.round(values[:, :, :3] / 257.0)) <= 1
 
 
 def test_values_that_are_no_colors_are_refused(tmp_path):

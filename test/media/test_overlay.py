@@ -25,7 +25,7 @@ from scipy.spatial import Delaunay
 from multihmr2_ros.media.colors import UNTRACKED, get_track_color
 from multihmr2_ros.media.overlay import draw_people
 from multihmr2_ros.media.rasterize import DepthBuffer
-from test.helpers.overlay_pictures import BALL, BOX, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
+from test.helpers.overlay_images import BALL, BOX, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
 from test.helpers.people_factory import make_full_mesh, make_people, pinhole
 
 # The rasterizer against a ray caster
@@ -141,7 +141,7 @@ def test_the_nearer_person_hides_the_farther(order):
         np.testing.assert_allclose(hues, np.broadcast_to(hue_of[track_id], hues.shape), atol=0.03)
 
 
-def test_alpha_blends_the_picture_and_the_mesh():
+def test_alpha_blends_the_image_and_the_mesh():
     people = make_people(1, vertices=at(BALL, (0, 0, 2)))
     clear, half, opaque = (
         draw_people(background(), people, BALL.faces, alpha=alpha, labels=False).astype(int) for alpha in (0, 0.5, 1)
@@ -160,13 +160,13 @@ def test_surfaces_that_face_the_camera_are_brighter():
 # Omitted people
 
 
-def test_nobody_leaves_the_picture_as_it_is():
+def test_without_people_the_image_is_unchanged():
     for vertices in (np.zeros((0, 0, 3)), np.zeros((0, len(BALL.vertices), 3))):
-        picture = background()
-        drawn = draw_people(picture, make_people(0, vertices=vertices), BALL.faces)
+        image = background()
+        drawn = draw_people(image, make_people(0, vertices=vertices), BALL.faces)
         np.testing.assert_array_equal(drawn, background())
         drawn[:] = 0
-        np.testing.assert_array_equal(picture, background())  # a copy
+        np.testing.assert_array_equal(image, background())  # a copy
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -176,18 +176,18 @@ def test_people_without_any_points_leave_the_image_as_it_is(count):
     np.testing.assert_array_equal(draw_people(background(), people, BALL.faces), background())
 
 
-def test_the_given_picture_stays_as_it_is_and_may_be_a_view():
-    picture = np.repeat(background(), 2, axis=1)[:, ::2]
+def test_the_given_image_is_not_modified_and_may_be_a_view():
+    image = np.repeat(background(), 2, axis=1)[:, ::2]
     people = make_people(1, vertices=at(BALL, (0, 0, 2)))
-    drawn = draw_people(picture, people, BALL.faces)
-    np.testing.assert_array_equal(picture, background())
+    drawn = draw_people(image, people, BALL.faces)
+    np.testing.assert_array_equal(image, background())
     np.testing.assert_array_equal(drawn, draw_people(background(), people, BALL.faces))
 
 
 @pytest.mark.parametrize(
     "place", [(0, 0, -2), (0, 0, 0), (0, 0, -1e30), (900, 0, 2), (1e30, 1e30, 0.5), (np.nan, 0, 2), (0, 0, np.inf)]
 )
-def test_who_cannot_be_seen_is_left_out(place):
+def test_people_who_are_not_visible_are_left_out(place):
     """A whole mesh behind the camera, around it, far outside, or NaN; the same for labels."""
     tiny = BALL.vertices * (0.1 if place == (0, 0, 0) else 1)
     people = make_people(1, vertices=tiny[None] + place, pelvis=np.array([place]))
@@ -210,7 +210,7 @@ def test_half_a_person_behind_the_camera_leaves_the_other_half():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_one_bad_vertex_costs_its_triangles_only(bad):
+def test_one_bad_vertex_removes_only_its_triangles(bad):
     vertices = at(BALL, (0, 0, 2))
     whole = painted(vertices, BALL.faces)
     vertex = vertices[0, :, 2].argmin()
@@ -254,7 +254,7 @@ def test_boxes_of_bad_joints_do_not_crash(bad):
 # Labels and colors
 
 
-def test_labels_say_who_and_how_far_the_nearest_on_top(monkeypatch):
+def test_labels_show_track_id_and_distance_with_the_nearest_on_top(monkeypatch):
     written = []
 
     def put_text(image, text, *arguments):
@@ -277,7 +277,7 @@ def test_labels_are_above_the_body_not_above_its_guides():
 
 
 @pytest.mark.parametrize("place", [(0, 0, 3), (-1.9, -1.4, 3), (1.9, 1.4, 3), (0, -1.3, 2.5)])
-def test_labels_stand_above_the_head_and_within_the_picture(place):
+def test_labels_are_above_the_head_and_within_the_image(place):
     people = make_people(1, vertices=at(BALL, place), pelvis=np.array([place]))
     plain = draw_people(background(), people, BALL.faces, labels=False)
     labeled = draw_people(background(), people, BALL.faces)
@@ -293,7 +293,7 @@ def test_labels_stand_above_the_head_and_within_the_picture(place):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (2000, 3000)])
-def test_pictures_of_any_size(size):
+def test_images_of_any_size(size):
     people = make_people(1, vertices=at(BALL, (0, 0, 3)), image_size=size)
     assert draw_people(np.zeros((*size, 3), np.uint8), people, BALL.faces).shape == (*size, 3)
     assert draw_people(np.zeros((*size, 3), np.uint8), make_people(1, image_size=size), BALL.faces).shape == (*size, 3)

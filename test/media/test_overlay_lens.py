@@ -23,7 +23,7 @@ import trimesh
 
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.media.overlay import draw_people
-from test.helpers.overlay_pictures import BALL, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
+from test.helpers.overlay_images import BALL, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
 from test.helpers.people_factory import make_people
 
 LENS_K = np.array([[400.0, 0, 310], [0, 390, 250], [0, 0, 1]])
@@ -46,7 +46,7 @@ def projected_by_opencv(points: np.ndarray, model: str, coefficients: list[float
     return project(points[None], zero, zero, LENS_K, distortion)[0].reshape(-1, 2)
 
 
-def in_picture(points: np.ndarray) -> np.ndarray:
+def is_inside_image(points: np.ndarray) -> np.ndarray:
     """Return a mask of the points (n, 2) px that are in the image."""
     return np.asarray(((points >= 0) & (points < [WIDTH, HEIGHT])).all(axis=1))
 
@@ -66,7 +66,7 @@ def test_meshes_land_where_the_lens_puts_them(
     """The silhouette contains every vertex and has the same extent."""
     mask = painted(at(BALL, place), BALL.faces, lens(model, coefficients), k=LENS_K)
     points = projected_by_opencv(BALL.vertices + place, model, coefficients)
-    seen = points[in_picture(points)]
+    seen = points[is_inside_image(points)]
     assert len(seen) > 1000
     assert near(mask, seen).all()
     rows, columns = np.nonzero(mask)
@@ -93,16 +93,16 @@ def test_a_ball_covers_the_rays_through_the_lens_that_meet_it(model: str, coeffi
     assert overlap(mask, expected) > 0.97
 
 
-def test_what_is_beyond_the_range_of_the_lens_is_not_folded_back() -> None:
+def test_points_beyond_the_range_of_the_lens_are_not_folded_back() -> None:
     place = (4.0, 0.0, 2.5)
     folded = projected_by_opencv(BALL.vertices + place, *NOT_FOR_WIDE_ANGLES)
-    assert in_picture(folded).any(), "so the polynomial has it"
+    assert is_inside_image(folded).any(), "so the polynomial has it"
     people = make_people(1, vertices=at(BALL, place), pelvis=np.array([place]), k=LENS_K)
     drawn = draw_people(background(), people, BALL.faces, distort=lens(*NOT_FOR_WIDE_ANGLES))
     np.testing.assert_array_equal(drawn, background())
 
 
-def test_what_is_within_the_range_of_the_lens_is_drawn_up_to_its_end() -> None:
+def test_meshes_are_drawn_up_to_the_range_of_the_lens() -> None:
     wall = trimesh.creation.box(extents=(20, 1, 0.01)).subdivide_to_size(0.1)
     mask = painted(at(wall, (0, 0, 2)), wall.faces, lens(*NOT_FOR_WIDE_ANGLES), k=LENS_K)
     columns = np.nonzero(mask.any(axis=0))[0]
@@ -114,7 +114,7 @@ def test_what_is_within_the_range_of_the_lens_is_drawn_up_to_its_end() -> None:
     "place", [(0, 0, -2), (0, 0, 0), (1e30, 1e30, 0.5), (1e30, 0, 0.06), (np.nan, 0, 2), (0, 0, np.inf)]
 )
 @EVERY_LENS
-def test_who_cannot_be_seen_is_left_out_through_a_lens(
+def test_people_who_are_not_visible_are_left_out_with_a_lens(
     model: str, coefficients: list[float], place: tuple[float, float, float]
 ) -> None:
     tiny = BALL.vertices * (0.1 if place == (0, 0, 0) else 1)
@@ -123,7 +123,7 @@ def test_who_cannot_be_seen_is_left_out_through_a_lens(
     np.testing.assert_array_equal(drawn, background())
 
 
-def test_labels_stand_where_the_lens_puts_the_head() -> None:
+def test_labels_are_at_the_distorted_position_of_the_head() -> None:
     place = (1.0, 0.5, 1.8)
     people = make_people(1, vertices=at(BALL, place), pelvis=np.array([place]), k=LENS_K)
     plain, labeled = (
@@ -137,7 +137,7 @@ def test_labels_stand_where_the_lens_puts_the_head() -> None:
     assert rows.max() > head[1] - 25
 
 
-def test_a_lens_that_moves_nothing_changes_nothing() -> None:
+def test_a_lens_without_distortion_changes_nothing() -> None:
     for vertices in (
         at(BALL, (0.3, 0, 2), (-1.2, -0.9, 2.2)),
         np.zeros((2, 0, 3)),

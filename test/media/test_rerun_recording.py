@@ -103,7 +103,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "walk.rrd"
 
 
-def test_what_is_read_back_is_what_was_saved(recording: Path) -> None:
+def test_images_are_read_back_as_they_were_saved(recording: Path) -> None:
     read = Read(recording)
     saved = [np.load(recording.parent / f"{index:02d}.npz") for index in range(FRAMES)]
     matrices = read.values("/world/camera/image", "image_from_camera")
@@ -296,7 +296,7 @@ def test_an_interrupted_recording_can_be_opened(tmp_path: Path) -> None:
     assert len(Read(tmp_path / "cut.rrd").values(f"{PEOPLE}/meshes/3", "vertex_positions")) == 5
 
 
-def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_almost_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     with RerunRecording(tmp_path / "full.rrd", topology(Body("low"))) as writer:
         writer.add(frame_of(walking(0)), walking(0))

@@ -54,7 +54,7 @@ def boxes(content: bytes) -> list[str]:
     return kinds
 
 
-def test_what_browsers_need(tmp_path):
+def test_videos_are_playable_by_browsers(tmp_path):
     path = tmp_path / "a.mp4"
     with VideoWriter(path, 64, 48, 30.0) as writer:
         for index in range(10):
@@ -139,9 +139,9 @@ def test_odd_sizes_are_padded_with_their_border(tmp_path, width, height):
 def test_views_are_written_as_they_look(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 6)
-    for name, picture in (("view", image[:, ::-1]), ("copy", image[:, ::-1].copy())):
+    for name, view in (("view", image[:, ::-1]), ("copy", image[:, ::-1].copy())):
         with VideoWriter(tmp_path / f"{name}.mp4", 128, 96, 5) as writer:
-            writer.write(picture, 0.0)
+            writer.write(view, 0.0)
     assert (tmp_path / "view.mp4").read_bytes() == (tmp_path / "copy.mp4").read_bytes()
 
 
@@ -167,7 +167,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_at_any_time_is_told_and_leaves_nothing(tmp_path):
+def test_a_full_disk_at_any_time_is_reported_and_leaves_no_file(tmp_path):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(8)]
 
@@ -214,7 +214,7 @@ def test_wrong_frames_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_encoder_is_told(tmp_path, monkeypatch):
+def test_a_missing_encoder_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(av.codec, "codecs_available", {"h264", "mpeg4"})
     with pytest.raises(UserError, match="no libx264"):
         VideoWriter(tmp_path / "a.mp4", 64, 48, 30)

@@ -103,9 +103,7 @@ def test_trailing_zeros_and_other_names_change_nothing(
         ("equidistant", [-90, 0, 0, 0], "leaves less than half of the image"),
     ],
 )
-def test_k_is_used_without_a_distortion_that_cannot_be_used_and_it_is_said(
-    model: str, d: list[float], reason: str
-) -> None:
+def test_k_is_used_without_an_unusable_distortion_which_is_reported(model: str, d: list[float], reason: str) -> None:
     found = given(model, d)
     assert_k_is_used(found)
     assert found.lens is None
@@ -114,7 +112,7 @@ def test_k_is_used_without_a_distortion_that_cannot_be_used_and_it_is_said(
     assert "\n" not in found.problem
 
 
-def test_corners_that_a_lens_folds_are_said_and_the_distortion_is_used() -> None:
+def test_folded_corners_are_reported_and_the_distortion_is_used() -> None:
     wide = np.array([30.0, 0, WIDTH / 2, 0, 30.0, HEIGHT / 2, 0, 0, 1])
     found = given("plumb_bob", [-0.3, 0.1, 0, 0, -0.015], k=wide)
     assert found.source == IntrinsicsSource.K

@@ -308,7 +308,7 @@ def test_track_id_minus_one_is_the_constant_of_the_message() -> None:
 # --- in use
 
 
-def test_this_ros_reads_our_bytes() -> None:
+def test_ros_reads_our_bytes() -> None:
     assert content_publisher.can_deserialize_cdr()
 
 
@@ -328,7 +328,7 @@ def test_bytes_that_are_not_read_are_noticed(damage: Callable[[bytes], bytes]) -
     assert not content_publisher._is_read_back(damage(data), message)
 
 
-def test_bytes_published_arrive_as_the_message() -> None:
+def test_published_bytes_arrive_as_the_message() -> None:
     rng = np.random.default_rng(3)
     vertices, faces = rng.normal(size=(19158, 3)).astype(np.float32), rng.integers(0, 19158, (27420, 3))
     sent = [

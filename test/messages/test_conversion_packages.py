@@ -116,7 +116,7 @@ def test_a_cv_bridge_that_goes_on_without_numpy_is_not_called(
     assert capsys.readouterr().err == ""
 
 
-def test_clouds_that_are_sent_as_bytes_are_not_said_to_be_sensor_msgs_py_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clouds_sent_as_bytes_are_not_attributed_to_sensor_msgs_py(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(conversion_packages.TRIALS, "sensor_msgs_py", object)
     monkeypatch.setitem(conversion_packages.MODULES, "sensor_msgs_py", "sensor_msgs")  # one that exists
     assert "clouds by sensor_msgs_py" in describe_packages()
@@ -124,7 +124,7 @@ def test_clouds_that_are_sent_as_bytes_are_not_said_to_be_sensor_msgs_py_s(monke
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / package).is_dir()])
     assert get_converter(package) is None
     assert f"by own code ({package} is not installed)" in describe_packages()
@@ -239,7 +239,7 @@ def test_quaternions_are_the_same_by_tf_transformations(count: int) -> None:
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-12)
 
 
-def test_the_packages_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     needs("tf_transformations")
     needs("sensor_msgs_py")
     asked = []

@@ -65,7 +65,7 @@ def three_people(**changes: Any) -> Any:
 # --- people
 
 
-def test_a_message_says_what_people_say() -> None:
+def test_messages_have_the_values_of_people() -> None:
     people = three_people()
     content = people_to_content(people, HEADER, Timing(0.1, 0.2, 0.3, 4), with_vertices=True)
     message = deserialize_message(human_array_to_cdr(content), HumanArray)

@@ -65,7 +65,7 @@ def depth_message(depth: NDArray[Any] = MILLIMETERS, sec: int = 0, nanosec: int 
 # --- values
 
 
-def test_values_come_as_they_were_sent() -> None:
+def test_depth_values_are_decoded() -> None:
     meters = MILLIMETERS.astype(np.float32) / 1000
     meters[0, :3] = np.nan, np.inf, 0
     for depth in (MILLIMETERS, meters):
@@ -96,7 +96,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "reason"), REFUSED)
-def test_what_does_not_fit_is_refused(changes: dict[str, Any], reason: str) -> None:
+def test_depth_images_that_do_not_fit_are_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         depth_from_ros(depth_message(**changes), HEADER, SIZE)
 
@@ -142,7 +142,7 @@ def test_a_depth_image_that_comes_in_time_is_waited_for() -> None:
     assert time.monotonic() - began_s < 4, "where nothing ever came, nothing is waited for"
 
 
-def test_what_could_not_be_nearer_is_not_waited_for() -> None:
+def test_images_that_cannot_be_nearer_are_not_waited_for() -> None:
     images = kept(10**9)
     began_s = time.monotonic()
     message = images.find_nearest(10**9 + 5_000_000, 5.0)
@@ -274,7 +274,7 @@ def test_the_estimator_gets_the_depth_image_of_the_same_stamp(wire: Callable[...
     assert "depth" not in here.estimator.last_cues
 
 
-def test_depth_that_does_not_fit_is_told_and_the_image_is_worked_on(wire: Callable[..., Wire]) -> None:
+def test_depth_that_does_not_fit_is_reported_and_the_image_is_processed(wire: Callable[..., Wire]) -> None:
     here = wire(diagnostics_period_s=0.1)
     humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
     depths = depth_publisher(here)
@@ -309,7 +309,7 @@ def test_the_depth_of_a_distorted_image_is_undistorted_with_it(wire: Callable[..
     assert not here.estimator.last_cues["depth"][0, 0], "no depth where there is no pixel"
 
 
-def test_damaged_depth_images_do_no_harm(wire: Callable[..., Wire]) -> None:
+def test_damaged_depth_images_are_ignored(wire: Callable[..., Wire]) -> None:
     here = wire()
     humans, generator = here.listen(HumanArray, "/humans"), np.random.default_rng(0)
     assert here.node._inputs is not None

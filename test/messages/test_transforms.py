@@ -225,7 +225,7 @@ def test_a_transform_that_comes_in_time_is_waited_for() -> None:
             buffer.lookup_transform(target, "b", stamp_ns, timeout_s=1000.0)
 
 
-def test_nobody_waits_for_a_buffer_that_is_closed() -> None:
+def test_a_closed_buffer_does_not_wait() -> None:
     buffer = TransformBuffer()
     buffer.add([("b", "a", 0, IDENTITY)], is_static=False)
     later = threading.Timer(0.1, buffer.close)
@@ -276,7 +276,7 @@ def test_a_frame_may_change_its_parent_and_its_kind() -> None:
     assert buffer.lookup_transform("a", "b", 4 * NS)[0, 3] == 0
 
 
-def test_loops_end() -> None:
+def test_cyclic_transforms_do_not_hang() -> None:
     buffer = TransformBuffer()
     for child, parent in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "c")):
         buffer.add([(child, parent, 0, IDENTITY)], is_static=True)
@@ -302,7 +302,7 @@ GARBAGE: list[tuple[str, str, int, Pose]] = [
 ]
 
 
-def test_garbage_is_refused_and_the_rest_is_taken() -> None:
+def test_invalid_transforms_are_refused_and_the_others_are_used() -> None:
     buffer = TransformBuffer()
     for is_static in (False, True):
         assert buffer.add([*GARBAGE, ("camera", "base", 0, IDENTITY)], is_static=is_static) == len(GARBAGE)
@@ -327,7 +327,7 @@ def test_memory_is_bounded() -> None:
     assert len(buffer) == HISTORY_NS // NS + 1
 
 
-def test_a_frame_of_which_nothing_comes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_without_transforms_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transforms of other cameras' people have a new name each, day after day. Age is measured by arrival: clocks may
     differ by hours."""
     now_s, buffer = 1000.0, TransformBuffer()

@@ -118,7 +118,7 @@ def test_procrustes_of_points_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_points_that_are_not_finite_cost_only_their_person(value: float) -> None:
+def test_points_that_are_not_finite_affect_only_their_person(value: float) -> None:
     predicted, true, _ = bodies(0, people=4)
     expected = procrustes_error(predicted, true), translation_aligned_error(predicted[:3], true[:3])
     true[3, 7, 1] = value
@@ -142,7 +142,7 @@ def test_pairs_are_aligned_together_whatever_their_order(seed: int) -> None:
     assert pair_procrustes_error(predicted, true, np.zeros((0, 2), int)).shape == (0,)
 
 
-def test_a_pairs_alignment_sees_who_stands_wrong_relative_to_the_other() -> None:
+def test_pair_alignment_measures_wrong_relative_positions() -> None:
     predicted, true, _ = bodies(0)
     apart = predicted.copy()
     apart[0] += (0, 0, 1.0)
@@ -258,7 +258,7 @@ def test_people_whose_boxes_do_not_overlap_are_not_matched() -> None:
     assert match_people(unknown, true).tolist() == []
 
 
-def test_joints_that_one_of_both_lacks_do_not_count() -> None:
+def test_joints_missing_in_prediction_or_truth_do_not_count() -> None:
     true = np.array([[[0.0, 0], [10, 10], [np.nan, np.nan]]])
     predicted = np.array([[[3.0, 4], [10, 10], [500, 500]]])
     assert joint_distance(predicted, true) == pytest.approx(np.array([[2.5]]))

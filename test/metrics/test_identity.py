@@ -147,7 +147,7 @@ def test_hand_made_sequences(name: str) -> None:
     assert (counts.mota, counts.idf1, counts.switches) == (pytest.approx(mota), pytest.approx(idf1), switches)
 
 
-def test_nobody_anywhere_has_no_score() -> None:
+def test_scores_without_people_are_undefined() -> None:
     counts = count_identities(frames([], []), frames([], []))
     assert np.isnan([counts.mota, counts.idf1, counts.hota]).all()
     assert count_identities([], []).truth == 0

@@ -76,7 +76,7 @@ def test_bounds_are_those_of_the_mean_of_chi_squares(count: int) -> None:
     assert (means > high).mean() == pytest.approx(0.025, abs=0.0075)
 
 
-def test_bounds_of_printed_tables_and_of_nothing() -> None:
+def test_bounds_equal_printed_tables_and_are_nan_without_samples() -> None:
     assert normalized_error_bounds(1) == pytest.approx((0.2158 / 3, 9.3484 / 3), abs=1e-4)
     assert np.isnan(normalized_error_bounds(0)).all()
 
@@ -110,7 +110,7 @@ def test_distance_errors_by_hand() -> None:
     )  # fmt: skip
 
 
-def test_distance_errors_of_nobody_and_without_standard_deviations() -> None:
+def test_distance_errors_without_people_or_standard_deviations() -> None:
     nobody = summarize_distance_errors(distance_errors(np.zeros((0, 3)), np.zeros((0, 3))))
     assert (nobody["count"], nobody["z_count"]) == (0, 0)
     assert np.isnan([value for key, value in nobody.items() if "count" not in key]).all()

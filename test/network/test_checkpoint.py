@@ -67,7 +67,7 @@ def test_weights_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write") as caught, no_file_above(1000):
         save_small_network(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
@@ -325,7 +325,7 @@ def test_our_files_hold_no_code(tmp_path: Path) -> None:
         assert all(file.get_tensor(name).dtype == np.float32 for name in file.keys())  # noqa: SIM118
 
 
-def test_unknown_names_are_told_at_bounded_length() -> None:
+def test_unknown_names_are_reported_at_bounded_length() -> None:
     with pytest.raises(UserError, match="unknown names 'depth', 'layers'; ") as caught:
         NetworkConfig.from_dict({"layers": 3, "depth": 1})
     assert "newer version" in str(caught.value)
@@ -338,6 +338,6 @@ def test_unknown_names_are_told_at_bounded_length() -> None:
     "values",
     [{"queries": 0}, {"queries": 1.5}, {"queries": True}, {"encoder_heads": 5}, {"image_size": 2000}, {"layers": 3}],
 )
-def test_configurations_that_cannot_be(values: dict[str, Any]) -> None:
+def test_impossible_configurations_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(values))):
         NetworkConfig.from_dict(values)

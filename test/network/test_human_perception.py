@@ -246,6 +246,6 @@ def test_reduced_precision_changes_little() -> None:
         ({"camera_embedding": 1}, "camera_embedding must be true or false"),
     ],
 )
-def test_configurations_that_cannot_be(change: dict[str, Any], word: str) -> None:
+def test_impossible_configurations_are_refused(change: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
         dataclasses.replace(TINY, **change)

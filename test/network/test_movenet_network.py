@@ -157,7 +157,7 @@ def test_any_shape_of_input_works(size: tuple[int, int]) -> None:
         ({"encoder": "vit"}, "local_attention"),
     ],
 )
-def test_configurations_that_cannot_be(change: dict[str, Any], word: str) -> None:
+def test_impossible_configurations_are_refused(change: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
         dataclasses.replace(TINY, **change)
 

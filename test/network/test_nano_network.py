@@ -52,11 +52,11 @@ NEW = (
 EYE, NOT_GIVEN = torch.eye(3)[None], torch.tensor([False])
 
 
-def picture(images: int = 1, size: tuple[int, int] = SIZE) -> torch.Tensor:
+def make_image(images: int = 1, size: tuple[int, int] = SIZE) -> torch.Tensor:
     return torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8)
 
 
-def test_the_released_layout_has_none_of_it() -> None:
+def test_the_released_layout_has_no_stem_and_no_heatmap() -> None:
     with torch.device("meta"):
         names = MultiHMR2(NetworkConfig()).state_dict().keys()
     assert not any("stem" in name or "heatmap" in name or "stages" in name for name in names)
@@ -64,7 +64,7 @@ def test_the_released_layout_has_none_of_it() -> None:
 
 def test_shapes_and_training_outputs_agree_with_inference() -> None:
     network = nano_network().eval()
-    image, k = picture(2), torch.eye(3).expand(2, 3, 3)
+    image, k = make_image(2), torch.eye(3).expand(2, 3, 3)
     with torch.no_grad():
         prediction = network(image, k, torch.zeros(2, dtype=torch.bool), 5)
         outputs = network.predict_for_training(image, k, torch.zeros(2, dtype=torch.bool))
@@ -79,10 +79,10 @@ def test_shapes_and_training_outputs_agree_with_inference() -> None:
     torch.testing.assert_close(outputs.k[:, :1, 0] / outputs.layers[-1].log_nearness.exp(), prediction.query_depth)
 
 
-def test_given_intrinsics_are_used_where_they_are_given() -> None:
+def test_given_intrinsics_are_used() -> None:
     network = nano_network().eval()
     k = torch.tensor([[300.0, 0, 120], [0, 310, 90], [0, 0, 1]]).expand(2, 3, 3)
-    outputs = network.predict_for_training(picture(2), k, torch.tensor([True, False]))
+    outputs = network.predict_for_training(make_image(2), k, torch.tensor([True, False]))
     assert torch.equal(outputs.k[0], k[0])
     focal = 128 / math.tan(float(outputs.horizontal_fov[1].detach()) / 2)
     assert float(outputs.k[1, 0, 0]) == pytest.approx(focal, rel=1e-5)
@@ -102,7 +102,7 @@ def test_the_best_patches_propose() -> None:
         np.testing.assert_array_equal(decoded.reference_point[image], expected)
 
 
-def test_heads_look_where_the_query_says() -> None:
+def test_heads_sample_at_the_location_of_the_query() -> None:
     """Compared with explicit attention: logits q·k / √d − ½ |Δ / s − o|², Δ in patches from the query's anchor."""
     decoder = nano_network().eval().decoder
     layer, heads = decoder.layers[0], TINY.decoder_heads
@@ -130,7 +130,7 @@ def test_heads_look_where_the_query_says() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_heads_look_near_and_far_at_first() -> None:
+def test_heads_sample_near_and_far_at_initialization() -> None:
     layer = initialize(MultiHMR2(TINY)).decoder.layers[0]
     queries, places = (
         torch.randn(1, 2, TINY.decoder_width),
@@ -146,13 +146,13 @@ def test_heads_look_near_and_far_at_first() -> None:
 
 def test_fewer_patches_than_queries() -> None:
     network = nano_network().eval()
-    prediction = network(picture(size=(48, 48)), EYE, NOT_GIVEN, 20)
+    prediction = network(make_image(size=(48, 48)), EYE, NOT_GIVEN, 20)
     assert prediction.query_score.shape == (1, 9)
     assert prediction.score.shape == (1, 9)
     assert len({tuple(place) for place in prediction.query_location[0].tolist()}) == 9
 
 
-def test_locations_start_at_the_anchor_and_reach_everywhere() -> None:
+def test_locations_start_at_the_anchor_and_stay_within_the_margin() -> None:
     """Offsets of any sign and size: never outside a margin of a fifth, and near every corner of it."""
     heads = nano_network().detection
     anchor = torch.tensor([[8.0, 8.0], [248.0, 184.0], [120.0, 100.0]])
@@ -187,9 +187,9 @@ def test_training_moves_the_statistics_and_inference_does_not() -> None:
     network = nano_network()
     norm = network.backbone.patch_embedding.stages[0].norm
     start = norm.running_mean.clone()
-    network.eval()(picture(), EYE, NOT_GIVEN, 3)
+    network.eval()(make_image(), EYE, NOT_GIVEN, 3)
     assert torch.equal(norm.running_mean, start)
-    network.train().predict_for_training(picture(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2))
+    network.train().predict_for_training(make_image(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2))
     assert not torch.equal(norm.running_mean, start)
 
 
@@ -197,8 +197,8 @@ def test_initial_weights_start_from_plausible_people() -> None:
     network = nano_network().eval()
     with torch.no_grad():
         k = torch.tensor([[[166.3, 0, 128], [0, 166.3, 96], [0, 0, 1]]])  # 60° vertically
-        prediction = network(picture(), k, torch.tensor([True]), 10)
-        decoded = network.decoder(network.encode(picture()).patches)
+        prediction = network(make_image(), k, torch.tensor([True]), 10)
+        decoded = network.decoder(network.encode(make_image()).patches)
     assert decoded.reference_point is not None
     torch.testing.assert_close(
         network.detection(decoded.queries, decoded.reference_point)[1], decoded.reference_point, atol=1e-2, rtol=0
@@ -226,17 +226,17 @@ def test_gradients_reach_every_parameter() -> None:
     network, body = nano_network().train(), Body("low")
     targets = random_targets(2, 3, SIZE)
     targets.present[1] = False
-    outputs = network.predict_for_training(picture(2), targets.k, torch.tensor([True, False]))
+    outputs = network.predict_for_training(make_image(2), targets.k, torch.tensor([True, False]))
     sum(compute_losses(network, outputs, targets, body, LossConfig(depth=1.0)).values()).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
 
-def test_a_few_steps_on_two_images_improve_everything() -> None:
+def test_a_few_steps_on_two_images_reduce_every_loss() -> None:
     network, body = nano_network().train(), Body("low")
     torch.manual_seed(1)
-    targets, image = random_targets(2, 2, SIZE), picture(2)
+    targets, image = random_targets(2, 2, SIZE), make_image(2)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=60)
     history = []
@@ -266,7 +266,7 @@ def test_a_few_steps_on_two_images_improve_everything() -> None:
 def test_half_precision_files_and_the_estimator(tmp_path: Path) -> None:
     network = nano_network()
     network.predict_for_training(
-        picture(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2)
+        make_image(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2)
     )  # statistics that are not 0 and 1
     network.eval()
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
@@ -281,7 +281,7 @@ def test_half_precision_files_and_the_estimator(tmp_path: Path) -> None:
     people = Estimator.load(half, device="cpu").step(np.zeros((90, 160, 3), np.uint8))
     assert people.image_size == (90, 160)
     with torch.no_grad():
-        image = picture()
+        image = make_image()
         torch.testing.assert_close(
             checkpoint.load_network(whole)(image, EYE, NOT_GIVEN, 3).query_location,
             network(image, EYE, NOT_GIVEN, 3).query_location,
@@ -297,7 +297,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_configuration_comes_back_from_json_and_old_files_stay_readable() -> None:
+def test_configurations_survive_json_and_old_files_stay_readable() -> None:
     assert NetworkConfig.from_dict(json.loads(json.dumps(vars(TINY)))) == TINY
     old = {name: value for name, value in vars(NetworkConfig()).items() if not name.startswith(NEW)}
     assert NetworkConfig.from_dict(old) == NetworkConfig()
@@ -315,14 +315,14 @@ def test_configuration_comes_back_from_json_and_old_files_stay_readable() -> Non
         ({"proposed_queries": False, "local_attention": True}, "local_attention needs proposed_queries"),
     ],
 )
-def test_configurations_that_cannot_be(change: dict[str, Any], word: str) -> None:
+def test_impossible_configurations_are_refused(change: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
         dataclasses.replace(TINY, **change)
 
 
 def test_reduced_precision_changes_little() -> None:
     network = nano_network().eval()
-    image = picture()
+    image = make_image()
     with torch.no_grad():
         exact = network.predict_for_training(image, EYE, NOT_GIVEN)
         reduced = network.set_precision(torch.bfloat16).predict_for_training(image, EYE, NOT_GIVEN)

@@ -193,7 +193,7 @@ def test_out_of_memory_leaves_the_shared_network_in_use() -> None:
     assert_same(estimator.step(make_image(1)), make_image(1))
 
 
-def test_an_image_waits_a_limited_time_for_a_silent_camera() -> None:
+def test_an_image_waits_a_limited_time_for_a_camera_that_has_stopped() -> None:
     """The thread that waits can therefore be stopped."""
     shared = make_shared(wait_s=0.3)
     estimator, _silent = add_estimators(shared, 2)

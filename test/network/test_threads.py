@@ -55,11 +55,11 @@ def output_of(code: str, **environment: str) -> str:
     ],
     ids=["Python", "command"],
 )
-def test_openmp_is_told_to_wait_passively_before_it_starts(code: str) -> None:
+def test_openmp_waits_passively(code: str) -> None:
     assert "GOMP_SPINCOUNT = '0'" in output_of(code)
 
 
-def test_what_the_user_chose_stays() -> None:
+def test_thread_settings_of_the_user_are_kept() -> None:
     said = output_of("from multihmr2_ros import Estimator", OMP_WAIT_POLICY="active")
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in said
     assert "GOMP_SPINCOUNT = '0'" not in said

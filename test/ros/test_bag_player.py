@@ -44,7 +44,7 @@ from test.helpers.bag_factory import (
     camera_messages,
     header,
     make,
-    picture,
+    make_image,
     raw_image,
     serialized,
     write_bag,
@@ -291,7 +291,7 @@ def test_mistakes_are_one_line(
 
 @pytest.mark.parametrize("little_endian", [True, False])
 def test_the_stamp_of_a_message_that_begins_with_a_header(little_endian: bool) -> None:
-    message = raw_image(picture(1), "rgb8", START_NS + 5)
+    message = raw_image(make_image(1), "rgb8", START_NS + 5)
     data = bytes(make_typestore().serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
     assert read_stamp_ns(data, message.__msgtype__) == START_NS + 5
     moved = restamp(data, message.__msgtype__, lambda before: before + 10**9)

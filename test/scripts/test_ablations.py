@@ -174,7 +174,7 @@ def test_rows_are_listed(command: ModuleType, capsys: pytest.CaptureFixture[str]
         (["--data", "/nowhere"], "--data must be a folder"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_reported_in_one_line(
     command: ModuleType, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["--data", str(tmp_path), "--out", str(tmp_path / "out"), *arguments]) == 2

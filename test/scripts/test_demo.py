@@ -36,7 +36,7 @@ from multihmr2_ros.media.video import VideoWriter
 from multihmr2_ros.messages.content import HeaderContent
 from multihmr2_ros.messages.human_array import Timing, people_to_content
 from test import paths
-from test.helpers.bag_factory import START_NS, compressed_image, picture, write_bag
+from test.helpers.bag_factory import START_NS, compressed_image, make_image, write_bag
 from test.helpers.people_factory import make_people
 from test.helpers.scripts import load_script
 
@@ -102,15 +102,15 @@ def test_the_demo_and_the_picture_of_its_markers(tmp_path: Path) -> None:
     assert {"/humans", "/tf", f"{NODE}/markers", f"{NODE}/body_model", "/diagnostics"} < set(counts)
     assert counts["/humans"] >= processed
     with av.open(str(out / "people.mp4")) as container:
-        pictures = [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
-    assert len(pictures) == counts["/camera/image_raw/compressed"]
-    left, right = np.split(pictures[-1].astype(int), 2, axis=1)
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(images) == counts["/camera/image_raw/compressed"]
+    left, right = np.split(images[-1].astype(int), 2, axis=1)
     assert (np.abs(left - right).max(axis=2) > 60).sum() > 500, "people are drawn on the right"
 
-    picture = tmp_path / "rviz.png"
-    command = [sys.executable, str(SCRIPTS / "render_markers.py"), str(out / "recorded.mcap"), str(picture)]
+    screenshot = tmp_path / "rviz.png"
+    command = [sys.executable, str(SCRIPTS / "render_markers.py"), str(out / "recorded.mcap"), str(screenshot)]
     subprocess.run(command, check=True, timeout=60)
-    image = np.asarray(Image.open(picture))
+    image = np.asarray(Image.open(screenshot))
     assert image.shape == (600, 960, 3)
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100
 
@@ -159,7 +159,7 @@ def test_a_mistake_keeps_the_files_of_the_earlier_demo(tmp_path: Path, video: st
         (("--video", "OUT"), "holds no images"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
     running = demo(tmp_path, *(str(tmp_path) if each == "OUT" else each for each in options))
     text, _ = running.communicate(timeout=60)
     assert running.returncode == 2
@@ -173,7 +173,7 @@ def write_recording(path: Path, sizes: list[tuple[int, int]], answered: list[int
     messages = []
     for index, size in enumerate(sizes):
         time_ns = START_NS + index * 10**8
-        messages.append((IMAGES, time_ns, compressed_image(picture(index, *size), time_ns)))
+        messages.append((IMAGES, time_ns, compressed_image(make_image(index, *size), time_ns)))
         if index in answered:
             header = HeaderContent(time_ns // 10**9, time_ns % 10**9, "camera")
             content = people_to_content(make_people(0), header, Timing(), with_vertices=True)

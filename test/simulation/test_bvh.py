@@ -77,7 +77,7 @@ def test_malformed_files_are_refused_in_one_line(text: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_broken_files_never_do_worse_than_a_user_error(data: st.DataObject) -> None:
+def test_damaged_files_raise_only_user_errors(data: st.DataObject) -> None:
     content = bytearray(GOOD.encode())
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(content)))

@@ -120,9 +120,7 @@ def test_a_garment_turns_moves_and_grows_with_the_body(tmp_path: Path, scale: fl
         (HEADER + SCALES + VERTICES, b"v \xff\xfe\x00", "UTF-8"),
     ],
 )
-def test_malformed_files_are_one_line_of_a_users_mistake(
-    tmp_path: Path, mhclo: str, obj: str | bytes, said: str
-) -> None:
+def test_malformed_files_are_refused_in_one_line(tmp_path: Path, mhclo: str, obj: str | bytes, said: str) -> None:
     path = write(tmp_path, mhclo, obj)
     with pytest.raises(UserError, match=said) as error:
         load_garment(path)
@@ -130,7 +128,7 @@ def test_malformed_files_are_one_line_of_a_users_mistake(
     assert len(str(error.value)) < 400 + len(str(path))
 
 
-def test_missing_files_and_empty_folders_are_users_mistakes(tmp_path: Path) -> None:
+def test_missing_files_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected garments"):
         list_garments(tmp_path)
     path = write(tmp_path)

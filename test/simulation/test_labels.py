@@ -56,7 +56,7 @@ def check_boxes(rendered: RenderedImage, truth: Labels) -> None:
 
 
 @pytest.mark.parametrize("distortion", [np.zeros(0), LENS])
-def test_labels_fit_the_picture(distortion: np.ndarray) -> None:
+def test_labels_match_the_image(distortion: np.ndarray) -> None:
     shown = scene(
         person(3.0, 0.6, 7), person(4.0, -0.7, 3), person(3.5, -1.6, 9, gait="walk"), distortion=distortion, width=240
     )
@@ -104,7 +104,7 @@ def test_a_person_behind_others_is_visible_in_part() -> None:
         (3.0, 6.0, ()),  # outside of the image
     ],
 )
-def test_nobody_is_seen_where_nobody_can_be(x: float, y: float, obstacles: tuple) -> None:
+def test_hidden_people_are_not_visible(x: float, y: float, obstacles: tuple) -> None:
     _, rendered, truth = see(scene(person(x, y), obstacles=obstacles))
     assert truth.visible_fraction.tolist() == [0.0]
     assert truth.visible_pixels.tolist() == [0]

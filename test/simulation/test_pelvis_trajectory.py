@@ -127,7 +127,7 @@ def test_recorded_motions_have_no_jolts(body: Body, name: str) -> None:
     check(moving(recorded(name)), body)
 
 
-def test_pictures_have_their_people_there(body: Body) -> None:
+def test_images_contain_the_labeled_people(body: Body) -> None:
     scene = moving(*built_in("run"))
     ground = compute_pelvis_trajectory(scene, body)
     for time in (0.0, 0.13, 1.4):
@@ -152,7 +152,7 @@ def test_seated_heights_are_those_of_a_still(body: Body) -> None:
         assert (posed.world_from_camera @ [*posed.joints[0, 0], 1.0])[2] == pytest.approx(height, abs=1e-5)
 
 
-def test_a_stills_footing_and_that_of_nobody(body: Body) -> None:
+def test_footing_of_a_still_and_without_people(body: Body) -> None:
     nothing: Any = None
     still, camera = moving(*built_in("walk")), moving(*built_in("walk")).camera
     alone = compute_pelvis_trajectory(Scene(0, still.people, camera, (), nothing, nothing, 10.0, 0.0), body)

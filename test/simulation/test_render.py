@@ -102,7 +102,7 @@ def test_rays_and_the_lens_are_inverse() -> None:
     assert np.abs(lens.distort(project(rays, lens.model.k)) - pixels).max() < 0.02
 
 
-def test_a_lens_that_folds_the_image_is_a_users_mistake() -> None:
+def test_a_lens_that_folds_the_image_is_refused() -> None:
     with pytest.raises(UserError, match="smaller coefficients") as error:
         CameraRays(scene(distortion=[-0.9, 0.0, 0.0, 0.0]).camera)
     assert "\n" not in str(error.value)
@@ -119,7 +119,7 @@ def test_shadows_fall_away_from_the_light(side: float) -> None:
     assert (side * points[:, 1]).mean() < -0.3
 
 
-def test_people_take_light_from_a_photographed_ground_and_leave_the_rest_alone() -> None:
+def test_people_cast_shadows_on_a_photographed_ground() -> None:
     place = dataclasses.replace(surroundings(), ground=None)
     empty = see(scene(surroundings=place, pitch_rad=0.3))[1].image.astype(int)
     _, rendered, _ = see(scene(person(3.0, 0.0), surroundings=place, pitch_rad=0.3))
@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert first.depth.tobytes() == other.depth.tobytes()
 
 
-def test_an_empty_scene_is_a_picture_of_its_surroundings() -> None:
+def test_an_empty_scene_shows_its_background() -> None:
     _, rendered, _ = see(scene())
     assert rendered.image.shape == (120, 160, 3)
     assert rendered.image.dtype == np.uint8

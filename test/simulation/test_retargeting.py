@@ -88,7 +88,7 @@ def test_motion_paths_go_where_the_recording_goes() -> None:
     np.testing.assert_allclose(path.compute_position(0.02), [3.0, 3.7], atol=1e-6)
 
 
-def test_recorded_walks_go_on_and_never_back() -> None:
+def test_recorded_walks_move_forward_only() -> None:
     """One leg length per frame, forward; the last quarter of a recording this short blends into the next repetition."""
     clip = MotionClip(walk_of(*((0.0, 95.0, 90.0 * step) for step in range(21))), 0.3, 1.0, False)
     places = np.array([clip.compute_travel(time) for time in np.linspace(0.0, 5.0, 201)])
@@ -96,7 +96,7 @@ def test_recorded_walks_go_on_and_never_back() -> None:
     np.testing.assert_allclose(places[:, 1], 0.0, atol=1e-6)
 
 
-def test_a_walk_that_turns_goes_on_in_a_circle() -> None:
+def test_a_walk_that_turns_continues_in_a_circle() -> None:
     degrees = 90.0
     angles = np.radians(np.linspace(0.0, degrees, 41))
     corner = walk_of(*((300 * (1 - np.cos(a)), 95.0, 300 * np.sin(a)) for a in angles), degrees=degrees)
@@ -120,7 +120,7 @@ def test_repetitions_have_no_jumps() -> None:
         assert max(turns) < 0.1  # rad; the arm's 90° take at least half a second
 
 
-def test_getting_up_is_undone_and_not_cut() -> None:
+def test_a_clip_of_getting_up_is_reversed_not_cut() -> None:
     lying = {"hips": (0, 90, 0)}
     rising = retarget(parse_bvh(rig({}, {"hips": (0, 45, 0)}, lying).encode()))
     clip = MotionClip(rising, 0.0, 0.9, False)

@@ -166,7 +166,7 @@ def test_infants_sit_crawl_lie_or_toddle(stills: list[Scene]) -> None:
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 6.0])
-def test_nobody_walks_through_anybody(duration_s: float) -> None:
+def test_people_do_not_walk_through_each_other(duration_s: float) -> None:
     options = SceneOptions(duration_s=duration_s, people=(3, 6))
     for seed in range(15):
         scene = sample_scene(np.random.default_rng(seed), options)
@@ -215,7 +215,7 @@ def test_moving_cameras_drive_like_robots() -> None:
     np.testing.assert_array_equal(still.world_from_camera(0.0), still.world_from_camera(4.0))
 
 
-def test_people_stand_on_the_ground_where_their_path_is(body: Body) -> None:
+def test_people_stand_on_the_ground_on_their_path(body: Body) -> None:
     people = [
         person(gait, 3.0 + i, 0.5 * i, 1.0 * i, i + 5) for i, gait in enumerate(("stand", "sit", "lie", "crouch"))
     ]
@@ -246,7 +246,7 @@ def test_people_face_where_they_head(body: Body) -> None:
     assert posed.rotations[0, 0, 0, 0] > 0.9
 
 
-def test_rotations_give_the_vertices_back(body: Body) -> None:
+def test_rotations_reproduce_the_vertices(body: Body) -> None:
     posed = pose_scene(scene_of(person("walk", 3.0, 0.0, 2.0, speed_mps=1.2)), 0.4, body)
     with torch.no_grad():
         again = body(torch.from_numpy(posed.shape), torch.from_numpy(posed.rotations))
@@ -262,7 +262,7 @@ def test_runners_leave_the_ground_and_sitters_do_not(body: Body) -> None:
     assert 0.03 < max(lowest) < 0.2
 
 
-def test_nobody_is_nothing(body: Body) -> None:
+def test_scenes_without_people_are_empty(body: Body) -> None:
     posed = pose_scene(scene_of(), 0.0, body)
     assert posed.vertices.shape == (0, body.vertex_count, 3)
     assert posed.rotations.shape == (0, 163, 3, 3)

@@ -38,7 +38,7 @@ from multihmr2_ros.simulation.scene.sensor import SensorEffects, sample_sensor
 ADULT = np.full(6, 0.6, np.float32)
 
 
-def picture(height: int = 48, width: int = 64) -> np.ndarray:
+def make_image(height: int = 48, width: int = 64) -> np.ndarray:
     """Return (h, w, 3) uint8: a smooth gradient with a bright block."""
     y, x = np.mgrid[0:height, 0:width]
     image = np.stack([60 + x, 80 + y, 120 + 0 * x], axis=-1)
@@ -51,11 +51,11 @@ def light(image: np.ndarray) -> np.ndarray:
 
 
 def apply(seed: int = 0, **effects: Any) -> np.ndarray:
-    return apply_sensor_effects(SensorEffects(**effects), light(picture()), np.random.default_rng(seed))
+    return apply_sensor_effects(SensorEffects(**effects), light(make_image()), np.random.default_rng(seed))
 
 
 def test_without_effects_the_image_is_the_light() -> None:
-    np.testing.assert_array_equal(apply(), picture())
+    np.testing.assert_array_equal(apply(), make_image())
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_without_effects_the_image_is_the_light() -> None:
     ],
     ids=lambda effects: next(iter(effects)),
 )
-def test_every_effect_changes_the_picture_and_not_its_form(effects: dict[str, Any]) -> None:
+def test_every_effect_changes_values_but_not_shape_or_type(effects: dict[str, Any]) -> None:
     image = apply(**effects)
-    assert image.shape == picture().shape
+    assert image.shape == make_image().shape
     assert image.dtype == np.uint8
-    assert np.abs(image.astype(int) - picture()).max() > 3
+    assert np.abs(image.astype(int) - make_image()).max() > 3
     np.testing.assert_array_equal(image, apply(**effects))
 
 
@@ -98,7 +98,7 @@ def test_every_effect_changes_the_picture_and_not_its_form(effects: dict[str, An
     ],
 )  # fmt: skip
 def test_effects_go_the_right_way(effects: dict[str, Any], difference: Any) -> None:
-    assert difference(apply(**effects).astype(float), picture().astype(float)) > 0
+    assert difference(apply(**effects).astype(float), make_image().astype(float)) > 0
 
 
 @pytest.mark.parametrize("brightness", [0.06, 0.2, 0.6])
@@ -148,27 +148,27 @@ def test_drawn_data_are_repeatable_and_plausible() -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def photographs(tmp_path: Path) -> Path:
     (tmp_path / "indoor").mkdir()
     (tmp_path / "textures").mkdir()
-    cv2.imwrite(str(tmp_path / "indoor" / "room.png"), picture(100, 160)[..., ::-1])
-    cv2.imwrite(str(tmp_path / "textures" / "cloth.jpg"), picture(50, 50))
+    cv2.imwrite(str(tmp_path / "indoor" / "room.png"), make_image(100, 160)[..., ::-1])
+    cv2.imwrite(str(tmp_path / "textures" / "cloth.jpg"), make_image(50, 50))
     return tmp_path
 
 
-def test_photographs_are_found_cropped_and_flipped(pictures: Path) -> None:
-    assert [path.name for path in list_background_images(pictures, without="textures")] == ["room.png"]
-    assert [path.name for path in list_background_images(pictures)] == ["room.png", "cloth.jpg"]
-    options = SceneOptions(backgrounds=pictures)
+def test_photographs_are_found_cropped_and_flipped(photographs: Path) -> None:
+    assert [path.name for path in list_background_images(photographs, without="textures")] == ["room.png"]
+    assert [path.name for path in list_background_images(photographs)] == ["room.png", "cloth.jpg"]
+    options = SceneOptions(backgrounds=photographs)
     used = {sample_environment(np.random.default_rng(seed), options).backdrop.photograph for seed in range(20)}
-    assert used == {None, pictures / "indoor" / "room.png"}
-    path = pictures / "indoor" / "room.png"
+    assert used == {None, photographs / "indoor" / "room.png"}
+    path = photographs / "indoor" / "room.png"
 
     def unused() -> np.ndarray:
-        raise AssertionError("a picture on the camera needs no rays")
+        raise AssertionError("a photograph behind the people needs no rays")
 
     plain = render_backdrop(Backdrop(0, "sky", path, attached="camera"), 160, 100, unused)
-    np.testing.assert_allclose(plain, light(picture(100, 160)), atol=1e-6)
+    np.testing.assert_allclose(plain, light(make_image(100, 160)), atol=1e-6)
     flipped = render_backdrop(Backdrop(0, "sky", path, attached="camera", flip=True), 160, 100, unused)
     np.testing.assert_array_equal(flipped, plain[:, ::-1])
     cropped = render_backdrop(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
@@ -207,14 +207,14 @@ def write_png_header(path: Path, width: int, height: int) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 
 
-def test_a_photograph_beyond_opencv_s_limit_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_photograph_beyond_the_limit_of_opencv_is_refused(tmp_path: Path) -> None:
     write_png_header(tmp_path / "huge.png", 40_000, 40_000)
     with pytest.raises(UserError, match=r"huge.png has more than 2\^30 pixels; scale it down"):
         load_image(tmp_path / "huge.png")
 
 
-def test_textures_become_coarser_and_keep_their_mean(pictures: Path) -> None:
-    levels = load_texture_levels(pictures / "textures" / "cloth.jpg")
+def test_textures_become_coarser_and_keep_their_mean(photographs: Path) -> None:
+    levels = load_texture_levels(photographs / "textures" / "cloth.jpg")
     assert levels.shape == (6, 256, 256, 3)
     roughness = [float(np.abs(np.diff(level, axis=1)).mean()) for level in levels]
     assert roughness == sorted(roughness, reverse=True)
@@ -223,8 +223,8 @@ def test_textures_become_coarser_and_keep_their_mean(pictures: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", None])
-def test_broken_pictures_are_users_mistakes(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_damaged_photographs_are_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "broken.png"
     if content is not None:
         path.write_bytes(content)
@@ -234,6 +234,6 @@ def test_broken_pictures_are_users_mistakes(tmp_path: Path, content: bytes | Non
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_without_pictures_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected images"):
         list_background_images(tmp_path)

@@ -69,7 +69,7 @@ def bearings(scene: Scene, places: np.ndarray, times: np.ndarray = TIMES) -> np.
     return np.array(found)
 
 
-def test_scenes_have_the_people_that_were_asked_for(scenes: list[Scene]) -> None:
+def test_scenes_have_the_requested_number_of_people(scenes: list[Scene]) -> None:
     assert all(2 <= len(scene.people) <= 5 for scene in scenes)
 
 
@@ -82,13 +82,13 @@ def test_most_people_go_about(scenes: list[Scene]) -> None:
     assert np.median(turns) > 1.0
 
 
-def test_they_stay_in_view_for_most_of_the_time_and_some_come_back(scenes: list[Scene]) -> None:
+def test_people_stay_mostly_in_view_and_some_return(scenes: list[Scene]) -> None:
     inside = [np.abs(bearings(scene, track(person))) < 1.1 for scene, person in roamers(scenes)]
     assert min(np.mean(each) for each in inside) > 0.5
     assert any(not each[:-10].all() and each[np.flatnonzero(~each)[0] :].any() for each in inside)
 
 
-def test_people_go_where_they_look_and_at_their_speed(scenes: list[Scene]) -> None:
+def test_people_walk_in_the_direction_they_face_at_their_speed(scenes: list[Scene]) -> None:
     step = 0.05
     times = np.arange(0.0, DURATION_S, step)
     for _, person in roamers(scenes):
@@ -105,7 +105,7 @@ def test_people_go_where_they_look_and_at_their_speed(scenes: list[Scene]) -> No
         assert np.abs(np.diff(headings)).max() <= 0.05 * 1.6 + 1e-6
 
 
-def test_nobody_meets_anybody(scenes: list[Scene]) -> None:
+def test_people_do_not_collide(scenes: list[Scene]) -> None:
     for scene in scenes:
         tracks = [track(person) for person in scene.people]
         driven = np.array([scene.camera.path.world_from_camera(time)[:2, 3] for time in TIMES])
@@ -132,7 +132,7 @@ def test_bodies_move_without_jumps(scenes: list[Scene]) -> None:
                 assert np.linalg.norm(world[1] - world[0], axis=-1).max() < 12 * step
 
 
-def test_walkers_go_around_those_in_their_way() -> None:
+def test_walkers_avoid_people_in_their_path() -> None:
     """A person stands on the straight path to the goal."""
     walk = GaitClip("walk", GaitStyle(speed_mps=1.2))
     goal, standing = np.array([6.0, 0.0]), np.array([[3.0, 0.02, 0.3]])
@@ -152,7 +152,7 @@ def test_walkers_go_around_those_in_their_way() -> None:
     assert isinstance(clip.clips[0], StrollClip)
 
 
-def test_strides_are_as_long_as_the_way() -> None:
+def test_strides_match_the_distance_walked() -> None:
     """At a constant speed, a stroll is the gait of that speed."""
     style = GaitStyle(speed_mps=1.3)
     _, path = simulate_roaming(
@@ -210,7 +210,7 @@ def test_recorded_walks_are_bent_to_stay_in_view() -> None:
         assert speed.max() < 6.0
 
 
-def test_robots_weave_and_do_not_spin() -> None:
+def test_camera_paths_weave_at_constant_speed() -> None:
     path = make_weaving_path(0.3, math.radians(45), 6.0, DURATION_S)
     headings = np.array([path.compute_heading(time) for time in TIMES])
     assert np.abs(headings).max() == pytest.approx(math.radians(45) * 6.0 / (2 * math.pi), rel=0.01)

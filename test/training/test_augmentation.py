@@ -60,7 +60,7 @@ def assert_consistent(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_flipped_truth_projects_onto_the_flipped_picture(seed: int) -> None:
+def test_flipped_truth_projects_onto_the_flipped_image(seed: int) -> None:
     sample = make_sample(seed, 3)
     flipped = flip(sample)
     assert np.array_equal(flipped.image, sample.image[:, ::-1])
@@ -123,7 +123,7 @@ def test_crop_and_resize_keep_people_in_place(box: tuple[int, int, int, int]) ->
     assert (resized.visible_fraction <= sample.visible_fraction[kept] + 1e-6).all()
 
 
-def test_crop_leaves_out_who_is_outside_and_ignores_who_is_nearly_so() -> None:
+def test_crops_remove_people_outside_and_ignore_people_almost_outside() -> None:
     sample = make_sample(7, 2, (400, 300))
     sample.box[:] = [[0, 0, 100, 200], [200, 0, 300, 200]]
     sample.location[:] = [[95, 20], [250, 20]]
@@ -145,7 +145,7 @@ def test_crop_leaves_out_who_is_outside_and_ignores_who_is_nearly_so() -> None:
         ({"location": [80, 160]}, True),
     ],
 )
-def test_who_cannot_be_found_is_ignored(change: dict[str, object], ignored: bool) -> None:
+def test_people_who_cannot_be_found_are_ignored(change: dict[str, object], ignored: bool) -> None:
     sample = make_sample(8, 1)
     sample.box[:], sample.location[:] = [10, 10, 60, 110], [30, 20]
     for name, value in change.items():
@@ -196,7 +196,7 @@ def test_no_augmentation_is_what_inference_does() -> None:
     np.testing.assert_allclose(result.k, resize.k_to_input(sample.k))
 
 
-def test_padding_stays_black_whatever_the_colors_do() -> None:
+def test_padding_stays_black_under_color_changes() -> None:
     colors = PhotometricConfig(tone=1.0, tone_range=0.9, saturation=1.0, blur=1.0, noise=1.0, jpeg=1.0)
     config = AugmentationConfig(cutout=0.0, aspect_jitter=0.0, photometric=colors)
     sample = dataclasses.replace(make_sample(0, 0), image=np.full((120, 160, 3), 200, np.uint8))

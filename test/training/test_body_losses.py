@@ -111,7 +111,7 @@ def test_the_body_is_differentiable() -> None:
         assert float((gradient * direction).sum()) == pytest.approx(float(above - below) / 2e-6, rel=1e-5)
 
 
-def test_keypoint_similarity_is_coco_s_with_softened_sigmas() -> None:
+def test_keypoint_similarity_is_cocos_with_larger_sigmas() -> None:
     k = torch.tensor([[[100.0, 0, 50], [0, 100, 50], [0, 0, 1]]])
     points = torch.zeros(1, 17, 3)
     points[..., 2] = 2.0

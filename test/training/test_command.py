@@ -140,7 +140,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
         ),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     (tmp_path / "file").touch()
@@ -204,7 +204,7 @@ def test_a_run_without_a_step_leaves_no_folder(
 
 
 @pytest.mark.usefixtures("restore_signal_handlers")
-def test_interrupted_rendering_is_not_a_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_rendering_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--cache", str(tmp_path), "--images", "100000", "--render-size", "64x48", "--people", "0", "1"]
     with send_signal_to_loop(signal.SIGTERM):
         assert main(["train", "--render-only", *options]) == 128 + signal.SIGTERM
@@ -276,7 +276,7 @@ def test_signals_request_the_end_of_a_run(number: signal.Signals, before: Any, r
     assert signal.getsignal(number) == before
 
 
-def test_a_killed_loader_is_one_line(tmp_path: Path, render_cache: Path) -> None:
+def test_a_killed_loader_is_reported_in_one_line(tmp_path: Path, render_cache: Path) -> None:
     """The kernel kills a process in this way if memory runs out."""
     with running(tmp_path, render_cache) as run:
         os.kill(find_loader(run), signal.SIGKILL)

@@ -42,7 +42,7 @@ from test.helpers.signals import send_signal_to_loop
 pytestmark = pytest.mark.usefixtures("one_thread", "without_curves")
 
 
-def test_features_on_disk_train_as_the_images_do(tmp_path: Path) -> None:
+def test_training_on_stored_features_equals_training_on_images(tmp_path: Path) -> None:
     model, data = make_movenet_network().eval(), make_batch()
     assert list_missing_batches(tmp_path, 2) == [0, 1]
     path = write_batch(tmp_path, 1, data, model)
@@ -91,7 +91,7 @@ def features(tmp_path: Path, render_cache: Path) -> tuple[Path, list[str]]:
         (["--encoder-weights", "{tmp}/other.safetensors"], "expected the encoder whose features are in"),
     ],
 )
-def test_a_folder_of_features_takes_no_batches_of_other_options(
+def test_a_folder_of_features_refuses_batches_of_other_options(
     tmp_path: Path,
     features: tuple[Path, list[str]],
     capsys: pytest.CaptureFixture[str],
@@ -108,7 +108,7 @@ def test_a_folder_of_features_takes_no_batches_of_other_options(
 
 
 @pytest.mark.usefixtures("restore_signal_handlers")
-def test_interrupted_writing_of_features_is_not_a_success(
+def test_interrupted_writing_of_features_is_a_failure(
     features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with send_signal_to_loop(signal.SIGINT):

@@ -93,7 +93,7 @@ def test_detected_keypoints_are_noisy_where_their_scores_say_so() -> None:
     assert error[sure].median() < 0.3 * error[score < 0.2].median()
 
 
-def test_keypoint_steps_come_first_and_then_now_and_then() -> None:
+def test_keypoint_steps_come_first_and_then_at_intervals() -> None:
     class Numbers:
         def __getitem__(self, step: int) -> int:
             return step

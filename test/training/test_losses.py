@@ -203,7 +203,7 @@ SILENCED = {
 
 
 @pytest.mark.parametrize("what", MASKS)
-def test_what_was_not_annotated_teaches_nothing(
+def test_missing_annotations_have_no_gradient(
     what: str, single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body
 ) -> None:
     network, targets, outputs = single
@@ -216,7 +216,7 @@ def test_what_was_not_annotated_teaches_nothing(
     assert total.isfinite()
 
 
-def test_keypoints_alone_supervise_place_and_pose(
+def test_keypoints_alone_supervise_position_and_pose(
     single: tuple[MultiHMR2, Targets, TrainingOutputs], body: Body
 ) -> None:
     network, targets, outputs = single
@@ -234,7 +234,7 @@ def test_keypoints_alone_supervise_place_and_pose(
     assert fewer["reprojection"] != terms["reprojection"]
 
 
-def test_the_truth_costs_nothing(body: Body) -> None:
+def test_the_truth_has_no_loss(body: Body) -> None:
     """With predictions as ground truth, every term of bodies and places is 0."""
     network, _, outputs = case(seed=2)
     network, outputs = network.float(), as_float(outputs)
@@ -270,7 +270,7 @@ def test_columns_are_compared_before_they_are_made_orthonormal(body: Body) -> No
                 assert float(terms[name]) == pytest.approx((length - 1) ** 2 / 3, abs=1e-6)
 
 
-def test_surplus_queries_learn_their_place_but_not_their_score(precise_body: Body) -> None:
+def test_surplus_queries_learn_positions_but_not_scores(precise_body: Body) -> None:
     network, targets, outputs = case(images=1)
     layer = outputs.layers[-1]
     with torch.no_grad():  # three queries, two of them near one of two people
@@ -354,7 +354,7 @@ def test_heatmap_leaves_ignored_people_alone() -> None:
     expected = torch.ones(12, 16, dtype=torch.bool)
     expected[2:6, 2:4] = False
     assert torch.equal(logit.grad[0] > 0, expected)
-    assert not logit.grad[1].any(), "the picture without score supervision"
+    assert not logit.grad[1].any(), "the image without score supervision"
 
 
 def test_a_field_of_view_too_wide_costs_three_times() -> None:
@@ -365,7 +365,7 @@ def test_a_field_of_view_too_wide_costs_three_times() -> None:
     assert float(field_of_view_loss(torch.tensor([1.1, 1.0, 3.0]), targets, SIZE[1])) == pytest.approx(0.015, rel=1e-4)
 
 
-def test_relative_depth_knows_no_focal_length() -> None:
+def test_relative_depth_is_independent_of_the_focal_length() -> None:
     depth, image = torch.tensor([2.0, 4.0, 3.0, 5.0]), torch.tensor([0, 0, 0, 1])
     known = torch.tensor([True, True, False, True])
     nearness = torch.log(500 / depth)
@@ -409,7 +409,7 @@ def test_relative_metric_compares_distances_between_people() -> None:
     assert float(relative_metric_loss(apart)) == 0
 
 
-def test_relative_places_teach_without_absolute_ones() -> None:
+def test_relative_positions_are_supervised_without_absolute_ones() -> None:
     """A common factor of the whole image costs nothing; one person too far does, and the gradient moves that person
     nearer."""
     people = places(metric=False)
@@ -425,7 +425,7 @@ def test_relative_places_teach_without_absolute_ones() -> None:
     assert float(relative_metric_loss(people)) == 0
 
 
-def test_relative_stature_knows_no_common_scale() -> None:
+def test_relative_stature_is_independent_of_a_common_scale() -> None:
     true, image = torch.tensor([1.8, 1.2, 1.7, 1.6]), torch.tensor([0, 0, 0, 1])
     known = torch.tensor([True, True, False, True])
     assert float(relative_stature_loss(0.9 * true, true, image, known)) == pytest.approx(0, abs=1e-6)
@@ -449,7 +449,7 @@ def test_consistency_pulls_to_the_frozen_model(single: tuple[MultiHMR2, Targets,
     assert other.person.pose[2].weight.grad is None
 
 
-def test_weights_that_cannot_be() -> None:
+def test_impossible_loss_weights_are_refused() -> None:
     for values in ({"score": -1.0}, {"joints": math.inf}, {"angle": math.nan}):
         with pytest.raises(UserError, match=next(iter(values))):
             LossConfig(**values)

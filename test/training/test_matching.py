@@ -106,6 +106,6 @@ def test_surplus_queries_are_the_nearest_free_ones(seed: int, most: int) -> None
 
 
 @pytest.mark.parametrize("values", [{"cost": "box"}, {"distance_weight": -1.0}, {"distance_weight": float("nan")}])
-def test_configurations_that_cannot_be(values: dict) -> None:
+def test_impossible_configurations_are_refused(values: dict) -> None:
     with pytest.raises(UserError, match=next(iter(values))):
         MatchingConfig(**values)

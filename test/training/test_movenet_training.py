@@ -116,7 +116,7 @@ def test_a_run_is_resumed_from_the_same_initial_encoder(tmp_path: Path) -> None:
         again.resume()
 
 
-def test_pretrained_convolutions_learn_at_the_encoder_s_rate_relative_to_their_weights() -> None:
+def test_pretrained_convolutions_have_the_encoders_learning_rate_relative_to_their_weights() -> None:
     model = make_movenet_network()
     optimizer = make_optimizer(model, OptimizerConfig(encoder_factor=0.1, learning_rate=1.0))
     peak = {id(value): group["peak"] for group in optimizer.param_groups for value in group["params"]}
@@ -128,7 +128,7 @@ def test_pretrained_convolutions_learn_at_the_encoder_s_rate_relative_to_their_w
             assert peak[id(value)] == 1.0, name
 
 
-def test_gradients_of_pretrained_convolutions_are_limited_by_themselves() -> None:
+def test_gradients_of_pretrained_convolutions_are_clipped_separately() -> None:
     model = make_movenet_network()
     for name, value in model.named_parameters():
         value.grad = torch.full_like(value, 1e4 if name.startswith("backbone.pretrained.") else 1e-6)
@@ -139,7 +139,7 @@ def test_gradients_of_pretrained_convolutions_are_limited_by_themselves() -> Non
     assert torch.nn.utils.get_total_norm(pretrained) == pytest.approx(1.0, rel=1e-3)
 
 
-def test_a_network_can_go_on_with_the_encoder_of_another(tmp_path: Path) -> None:
+def test_a_network_can_start_with_the_encoder_of_another(tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.safetensors" for name in "ab"]
     for seed, file in enumerate(files):
         checkpoint.save_network(make_movenet_network(seed), file)

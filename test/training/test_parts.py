@@ -70,7 +70,7 @@ def test_the_learning_rate_rises_stays_and_falls(step: int, factor: float) -> No
 
 
 @pytest.mark.parametrize("sizes", [NETWORK, TINY_MULTI_HMR], ids=lambda sizes: sizes.architecture)
-def test_weight_decay_spares_norms_biases_and_tokens(sizes: NetworkConfig) -> None:
+def test_norms_biases_and_tokens_have_no_weight_decay(sizes: NetworkConfig) -> None:
     network = MultiHMR2(sizes)
     optimiser = make_optimizer(network, OptimizerConfig(encoder_factor=0.5, learning_rate=1e-3))
     decay = {id(value): group for group in optimiser.param_groups for value in group["params"]}
@@ -84,7 +84,7 @@ def test_weight_decay_spares_norms_biases_and_tokens(sizes: NetworkConfig) -> No
 
 
 @pytest.mark.parametrize("folder", ["good", "broken"])
-def test_logs_are_read_whatever_their_last_line_is(tmp_path: Path, folder: str) -> None:
+def test_logs_with_an_incomplete_last_line_are_read(tmp_path: Path, folder: str) -> None:
     records = TrainingLog(tmp_path)
     records.add(1, "train", {"loss": 2.0, "views": float("nan")})
     records.add(1, "train", {"loss": 1.0})  # a resumed run repeats these steps
@@ -94,7 +94,7 @@ def test_logs_are_read_whatever_their_last_line_is(tmp_path: Path, folder: str) 
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "kind": "train", "loss": 1.0}]
 
 
-def test_a_torn_last_line_does_not_swallow_the_next_one(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_does_not_affect_the_next_one(tmp_path: Path) -> None:
     """A process that is killed while it writes leaves such a line."""
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1, "ki')
     TrainingLog(tmp_path).add(2, "train", {"loss": 1.0})
@@ -174,7 +174,7 @@ def test_validation_compares_annotated_keypoints(render_cache: Path, offset: flo
     assert metrics["oks"] == pytest.approx(expected, abs=0.02)
 
 
-def test_nobody_is_validated_without_an_error() -> None:
+def test_validation_without_people_is_not_an_error() -> None:
     assert np.isnan(list(ValidationCounts().compute_metrics().values())).all()
     network = MultiHMR2(NETWORK).eval()
     assert np.isnan(validate(network, body(), [], torch.device("cpu"))["recall"])

@@ -72,7 +72,7 @@ def coco(tmp_path: Path) -> Path:
     return path
 
 
-def test_coco_passes_over_annotations_of_other_images(coco: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_coco_ignores_annotations_of_other_images(coco: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = json.loads(coco.read_text())
     content["images"] = [entry for entry in content["images"] if entry["id"] != 3]
     for annotation in content["annotations"]:
@@ -103,7 +103,7 @@ def test_coco_supervises_keypoints_and_scores_only(coco: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"images": 3, "annotations": []}'])
-def test_coco_says_when_a_file_is_something_else(coco: Path, content: str) -> None:
+def test_coco_reports_files_of_another_format(coco: Path, content: str) -> None:
     coco.write_text(content)
     with pytest.raises(UserError, match="is not a COCO keypoint file"):
         CocoReader(coco.parent, coco)
@@ -122,7 +122,7 @@ def test_coco_says_when_a_file_is_something_else(coco: Path, content: str) -> No
         {"keypoints": [1e30] * 51},
     ],
 )
-def test_wrong_coco_annotations_are_one_line_when_the_file_is_opened(coco: Path, changes: dict[str, object]) -> None:
+def test_wrong_coco_annotations_are_reported_in_one_line_at_opening(coco: Path, changes: dict[str, object]) -> None:
     content = json.loads(coco.read_text())
     content["annotations"][1] |= changes
     coco.write_text(json.dumps(content))
@@ -138,7 +138,7 @@ def test_coco_people_without_keypoints_are_ignored(coco: Path) -> None:
     assert CocoReader(coco.parent, coco).sample(1).ignore.all()
 
 
-def test_missing_folders_and_files_are_one_line(tmp_path: Path, coco: Path) -> None:
+def test_missing_folders_and_files_are_reported_in_one_line(tmp_path: Path, coco: Path) -> None:
     for reader, path in ((CocoReader, coco), (BedlamReader, coco), (PseudoTruthReader, coco)):
         with pytest.raises(UserError, match="does not exist"):
             reader(tmp_path / "nowhere", path)
@@ -179,7 +179,7 @@ def test_where_the_centre_is_seen(seen: list[int], expected: tuple[float, float]
     assert location[0] == pytest.approx(expected or (0, 0), rel=1e-6)
 
 
-def test_keypoints_that_a_file_does_not_know_stop_no_training(tmp_path: Path, body: Body) -> None:
+def test_keypoints_missing_in_a_file_do_not_stop_training(tmp_path: Path, body: Body) -> None:
     """NaN in a file is masked and set to zero: a masked NaN would still give a gradient of NaN."""
     for name in ("seq/a.png", "seq/b.png"):
         write_image(tmp_path, name)
@@ -241,7 +241,7 @@ def test_bedlam_supervises_keypoints_and_cameras(tmp_path: Path) -> None:
         ({"cam_int": np.tile(np.array([[70.0, 0, 24], [0, 70, 32], [0, 0, 1]]), (3, 1, 1))}, "is rotated by 90"),
     ],
 )
-def test_bedlam_refuses_what_it_cannot_tell(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_bedlam_refuses_ambiguous_files(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     write_image(tmp_path, "seq/a.png")
     with pytest.raises(UserError, match=message):
         BedlamReader(tmp_path, bedlam_labels(tmp_path / "labels.npz", **changes))
@@ -262,7 +262,7 @@ def pseudo_labels(path: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("flags", [{}, {"complete": True}, {"metric": True}])
-def test_fitted_bodies_supervise_bodies_and_what_the_file_says(tmp_path: Path, flags: dict[str, bool]) -> None:
+def test_fitted_bodies_supervise_bodies_and_the_optional_fields(tmp_path: Path, flags: dict[str, bool]) -> None:
     for name in ("a.png", "b.png"):
         write_image(tmp_path, name, (160, 120))
     reader = PseudoTruthReader(tmp_path, pseudo_labels(tmp_path / "labels.npz", **flags))
@@ -306,7 +306,7 @@ def test_wrong_files_of_fitted_bodies_are_refused(tmp_path: Path, changes: dict[
         PseudoTruthReader(tmp_path, pseudo_labels(tmp_path / "labels.npz", **changes))
 
 
-def test_image_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+def test_image_names_outside_the_folder_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path, "secret.png", (160, 120))
     (tmp_path / "images").mkdir()
     names = np.array(["../secret.png", str(tmp_path / "secret.png"), "../secret.png"])
@@ -317,7 +317,7 @@ def test_image_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped bytes", "foreign", "one array"])
-def test_damaged_label_files_are_one_line(tmp_path: Path, damage: str) -> None:
+def test_damaged_label_files_are_reported_in_one_line(tmp_path: Path, damage: str) -> None:
     whole = pseudo_labels(tmp_path / "labels.npz")
     content = whole.read_bytes()
     for place in range(40, len(content), len(content) // 40):

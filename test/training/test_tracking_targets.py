@@ -67,7 +67,7 @@ def scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float6
     return noisy.clip(0, 255).astype(np.uint8), np.array([[left, top, left + width, top + height]], float), mask
 
 
-def test_people_are_told_apart_over_time() -> None:
+def test_people_are_distinguished_over_time() -> None:
     """The nearest other image, in L1, nearly always shows the same person."""
     describe = ColorLayout(256)
     rows = []
@@ -85,7 +85,7 @@ def test_people_are_told_apart_over_time() -> None:
     assert 0.5 < features.std() < 1.5
 
 
-def test_what_cannot_be_seen_has_no_feature() -> None:
+def test_people_who_are_not_visible_have_no_feature() -> None:
     image, box, _ = scene(0, 0)
     boxes = np.concatenate([box, [[300, 10, 302, 200], [400, 10, 500, 90], [50, 50, 40, 40]]])
     feature, known = ColorLayout(32)(image, boxes)
@@ -255,7 +255,7 @@ def test_the_command_learns_sam2s_features(
     assert read_log(tmp_path / "run" / "log.jsonl")[0]["track_feature"] > 0
 
 
-def test_renderers_of_a_wrong_model_say_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_renderers_report_a_wrong_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     config = RenderCacheConfig(tmp_path / "render_cache", SCENE, held_out_images=0, sam2=tmp_path)
     open_folder(config)

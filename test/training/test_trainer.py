@@ -76,7 +76,7 @@ def test_an_interrupted_run_ends_exactly_where_an_uninterrupted_one_does(tmp_pat
         assert all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
 
 
-def test_a_run_can_be_extended_where_its_rate_was_constant(tmp_path: Path, render_cache: Path) -> None:
+def test_a_run_can_be_extended_from_its_constant_learning_rate(tmp_path: Path, render_cache: Path) -> None:
     short = trainer(tmp_path / "run", config(3))
     short.run(batches(render_cache, config(3)), show_progress=False)
     longer = trainer(tmp_path / "run", config(5))
@@ -87,7 +87,7 @@ def test_a_run_can_be_extended_where_its_rate_was_constant(tmp_path: Path, rende
     assert losses_of(tmp_path / "run") == losses_of(tmp_path / "straight")
 
 
-def test_what_a_run_leaves_behind(tmp_path: Path, render_cache: Path) -> None:
+def test_files_of_a_run(tmp_path: Path, render_cache: Path) -> None:
     configuration = config(4, validate_steps=2, checkpoint_steps=1)
     held_out = make_held_out_batches(
         RenderCache(render_cache, held_out=True), 4, configuration.batch, input_size=(96, 80)
@@ -119,7 +119,7 @@ def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, rend
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_resumed_run_takes_the_settings_that_are_asked_for_now(
+def test_a_resumed_run_uses_the_new_settings(
     tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
@@ -158,7 +158,7 @@ def test_a_step_in_bf16_leaves_pixels_and_meters_in_float32(render_cache: Path, 
     assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
 
-def test_a_torn_state_is_passed_over(tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_incomplete_state_is_skipped(tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     configuration = config(2, checkpoint_steps=1)
     trainer(tmp_path / "run", configuration).run(batches(render_cache, configuration), show_progress=False)
     newest = list_state_paths(tmp_path / "run")[-1]
@@ -169,7 +169,7 @@ def test_a_torn_state_is_passed_over(tmp_path: Path, render_cache: Path, caplog:
     assert "is not a complete state" in caplog.text
 
 
-def test_what_a_killed_run_left_is_removed_later(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_run_are_removed_later(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", config())
     old, new = (tmp_path / "run" / f".state-0000000{number}.pt.7-ab.tmp" for number in (1, 2))
     for path in (old, new):
@@ -212,7 +212,7 @@ def test_resuming_needs_the_same_trained_parameters(tmp_path: Path, saved: float
     assert "\n" not in str(error.value)
 
 
-def test_an_error_in_a_loader_process_is_one_line(tmp_path: Path) -> None:
+def test_an_error_in_a_loader_process_is_reported_in_one_line(tmp_path: Path) -> None:
     class Broken(Dataset[Batch]):
         def __getitem__(self, step: int) -> Batch:
             raise UserError(f"cannot read batch {step}: remove it")
@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_values_and_images(tmp_path: Pa
         run.run(batches(render_cache, config()), show_progress=False)
 
 
-def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path, render_cache: Path) -> None:
+def test_a_step_without_a_finite_gradient_is_skipped(tmp_path: Path, render_cache: Path) -> None:
     run = trainer(tmp_path / "run", config())
     before = {name: value.clone() for name, value in run.network.named_parameters()}
     run.network.detection.score[0].weight.register_hook(lambda gradient: gradient * float("inf"))
@@ -342,7 +342,7 @@ def test_processes_end_together(two_processes: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["multi-hmr-2", "multi-hmr"])
-def test_thirty_two_renders_are_learned_by_heart(tmp_path: Path, architecture: str) -> None:
+def test_thirty_two_renders_can_be_overfitted(tmp_path: Path, architecture: str) -> None:
     from multihmr2_ros.network.initialization import initialize
     from multihmr2_ros.simulation.scene import SceneOptions
     from multihmr2_ros.training.initial_network import compute_mean_rotations
