@@ -181,11 +181,11 @@ def _prepare_frames(
                 rows.append({"precision": precision, "mode": mode, "people": people})
                 frames.append(functools.partial(_step, estimator, image, itertools.count()))
     if config.device.startswith("cuda"):
-        body, local_changes = _load_plain_body()
+        body, local_changes = load_plain_body()
         rows.append(
             {"precision": "fp16", "mode": PLAIN, "people": config.people[-1], "anny_local_changes": local_changes}
         )
-        frames.append(_make_plain_frame(network, body, image, config))
+        frames.append(make_plain_frame(network, body, image, config))
     return rows, frames
 
 
@@ -238,7 +238,7 @@ def _measure_stages(estimator: Estimator, image: NDArray[np.uint8], config: Benc
         return [{"stage": name, **_compute_percentiles(time)} for name, time in zip(work, times, strict=True)]
 
 
-def _load_plain_body() -> tuple[Any, bool]:
+def load_plain_body() -> tuple[Any, bool]:
     """Return unmodified Anny, and whether it has local changes, which may be missing from its data and its cache."""
     anny = import_anny()
     for local_changes in (True, False):
@@ -254,7 +254,7 @@ def _load_plain_body() -> tuple[Any, bool]:
     )
 
 
-def _make_plain_frame(
+def make_plain_frame(
     network: MultiHMR2, body: Any, image: NDArray[np.uint8], config: BenchmarkConfig
 ) -> Callable[[], list[NDArray[np.float32]]]:
     """Return the reference for GPUs: the same computation without this package's optimizations.

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from gpu_check_step import Step, compute_difference, device_ms, make_estimator, make_image
 
-from multihmr2_ros.benchmark import BenchmarkConfig, _load_plain_body, _make_plain_frame, measure_network
+from multihmr2_ros.benchmark import BenchmarkConfig, load_plain_body, make_plain_frame, measure_network
 from multihmr2_ros.network.model import MultiHMR2
 
 
@@ -81,6 +81,7 @@ def _bench(
 ) -> None:  # fmt: skip
     if step.dry:
         precisions, modes = ("fp32",), tuple({mode.replace("graph", "eager"): 0 for mode in modes})
+        people = tuple({min(count, network.config.queries): 0 for count in people})
     else:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -89,7 +90,7 @@ def _bench(
     )
     report = measure_network(network, config)
     if step.dry:  # the plain reference is measured on GPUs only
-        _make_plain_frame(network, _load_plain_body()[0], make_image(size), config)()
+        make_plain_frame(network, load_plain_body()[0], make_image(size), config)()
     memory = {key: value for key, value in report.items() if key.startswith("peak")}
     for row in report["frames"]:
         step.write(size=size, **row)

@@ -36,6 +36,7 @@ from gpu_check_training import training
 
 from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.config import NetworkConfig
+from multihmr2_ros.network.released_weights import convert_released
 from test.helpers.golden_weights import released_state
 from test.helpers.small_network import save_small_network
 
@@ -72,8 +73,8 @@ def make_weights(step: Step) -> None:
     if step.dry:
         save_small_network(target)
     else:
-        state = checkpoint._from_released(released_state())
-        checkpoint.save_network(checkpoint._make_network(NetworkConfig(), state, target), target)
+        state = convert_released(released_state())
+        checkpoint.save_network(checkpoint.make_network(NetworkConfig(), state, target), target)
     step.write(weights_mib=target.stat().st_size / 2**20, made_in_s=time.monotonic() - begin)
 
 

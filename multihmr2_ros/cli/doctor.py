@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(report, indent=2))
     else:
-        print(_report(checks, can_run))
+        print(format_report(checks, can_run))
     return 0 if can_run else 2
 
 
@@ -124,7 +124,7 @@ def run_checks() -> list[Check]:
     return checks
 
 
-def _report(checks: list[Check], can_run: bool) -> str:
+def format_report(checks: list[Check], can_run: bool) -> str:
     width = max(len(check.name) for check in checks)
     lines = [f"multihmr2 {__version__}"]
     section = ""
@@ -168,10 +168,10 @@ def check_packages() -> Iterator[Check]:
     """Check the required packages: installed, in range, and importable (which finds broken shared libraries)."""
     for requirement in list_requirements():
         if not requirement.extra:
-            yield _check_package(requirement)
+            yield check_package(requirement)
 
 
-def _check_package(requirement: Requirement) -> Check:
+def check_package(requirement: Requirement) -> Check:
     name, wanted = requirement.name, requirement.version_range or "any version"
     module, error = _try_import(MODULES.get(name, name.replace("-", "_")))
     # The package of a Linux distribution may have another name (python3-opencv): then the module's version is used.
@@ -368,10 +368,10 @@ def check_ros() -> Iterator[Check]:
     distro = os.environ.get("ROS_DISTRO", DEFAULT_DISTRO)
     if importlib.util.find_spec("rclpy") is None:
         yield Check(
-            "ros", "rclpy", "optional", "not sourced in this shell; only the node needs it", _find_ros_command(distro)
+            "ros", "rclpy", "optional", "not sourced in this shell; only the node needs it", find_ros_command(distro)
         )
         return
-    yield _check_rclpy(distro)
+    yield check_rclpy(distro)
     for package in MESSAGE_PACKAGES:
         if importlib.util.find_spec(package) is None:
             command = f"sudo apt install ros-{distro}-{package.replace('_', '-')}"
@@ -383,12 +383,12 @@ def check_ros() -> Iterator[Check]:
         yield Check("ros", "multihmr2_ros.msg", "ok", "built")
 
 
-def _find_ros_command(distro: str) -> str:
+def find_ros_command(distro: str) -> str:
     installed = sorted(Path("/opt/ros").glob("*/setup.bash"))
     return f"source {installed[-1]}" if installed else f"sudo apt install ros-{distro}-ros-base"
 
 
-def _check_rclpy(distro: str) -> Check:
+def check_rclpy(distro: str) -> Check:
     """Check rclpy and its middleware in a separate process: rcl exits if RMW_IMPLEMENTATION cannot be loaded."""
     program = "import rclpy.utilities as u; print(u.get_rmw_implementation_identifier())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
@@ -400,7 +400,7 @@ def _check_rclpy(distro: str) -> Check:
     if middleware and middleware in done.stderr:
         command = f"sudo apt install ros-{distro}-{middleware.replace('_', '-')}"
     else:
-        command = _find_ros_command(distro)
+        command = find_ros_command(distro)
     return Check("ros", "rclpy", "optional", f"cannot be loaded; the node needs it: {errors[-1]}", command)
 
 

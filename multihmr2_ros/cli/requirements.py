@@ -50,7 +50,7 @@ def list_requirements() -> list[Requirement]:
         return source
     with contextlib.suppress(metadata.PackageNotFoundError):
         return [
-            _parse_requirement(line) for line in metadata.requires("multihmr2_ros") or [] if _is_for_this_python(line)
+            parse_requirement(line) for line in metadata.requires("multihmr2_ros") or [] if is_for_this_python(line)
         ]
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         installed = _read_setup_cfg(Path(prefix, "share/multihmr2_ros/setup.cfg"))
@@ -70,14 +70,14 @@ def _read_setup_cfg(path: Path) -> list[Requirement] | None:
     if config.has_section("options.extras_require"):
         lines |= config["options.extras_require"]
     return [
-        dataclasses.replace(_parse_requirement(line), extra=extra)
+        dataclasses.replace(parse_requirement(line), extra=extra)
         for extra, text in lines.items()
         for line in text.split("\n")
-        if line and _is_for_this_python(line)
+        if line and is_for_this_python(line)
     ]
 
 
-def _parse_requirement(line: str) -> Requirement:
+def parse_requirement(line: str) -> Requirement:
     """Parse a requirement such as `name>=1,<2; extra == "test"`, as in this package's setup.cfg and pip metadata."""
     name_and_range, _, marker = line.partition(";")
     found = re.fullmatch(r"\s*([\w.-]+)(?:\[.*?\])?\s*\(?([^)]*)\)?\s*", name_and_range)
@@ -87,7 +87,7 @@ def _parse_requirement(line: str) -> Requirement:
     return Requirement(found[1], found[2].strip(), extra[1] if extra else "")
 
 
-def _is_for_this_python(line: str) -> bool:
+def is_for_this_python(line: str) -> bool:
     """Evaluate a marker such as `python_version < "3.11"`, the only kind in this package; true without a marker."""
     found = re.search(r"python_version\s*(<|>=)\s*['\"](\d+)\.(\d+)['\"]", line.partition(";")[2])
     if found is None:

@@ -133,7 +133,7 @@ def compressed_image_from_ros(message: Any) -> NDArray[np.uint8]:
         # separator of a stream, data of the camera maker.
         end = _find_jpeg_end(data)
         is_cut_off, data = end is None, data[:end]
-    size = None if is_cut_off else _read_stated_size(data)
+    size = None if is_cut_off else read_stated_size(data)
     pixels = None
     if size is not None:
         _check_pixel_count(*size)
@@ -172,7 +172,7 @@ def _check_pixel_count(width: int, height: int) -> None:
         )
 
 
-def _read_stated_size(data: bytes) -> tuple[int, int] | None:
+def read_stated_size(data: bytes) -> tuple[int, int] | None:
     """Read width and height (px) from the header of a PNG or JPEG; None for other or damaged data."""
     if data.startswith(PNG_START):
         is_whole = data[12:16] == b"IHDR" and _has_whole_chunks(data)

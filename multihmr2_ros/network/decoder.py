@@ -153,7 +153,7 @@ class QueryLayer(nn.Module):
     def attend_to_queries(self, queries: Tensor, precision: torch.dtype, bias: Tensor | None = None) -> Tensor:
         """Return the queries (B, Q, D) after self-attention; bias: (B, 1, 1, Q), added to the logits."""
         query, key, value = self.self_qkv(self.self_norm(queries).to(precision)).chunk(3, dim=-1)
-        return queries + self.self_out(self._attend(query, key, value, bias))
+        return queries + self.self_out(self.attend(query, key, value, bias))
 
     def attend_to_context(self, queries: Tensor, context: Tensor, relative_positions: Tensor | None) -> Tensor:
         """Return the queries (B, Q, D) after cross-attention.
@@ -165,15 +165,15 @@ class QueryLayer(nn.Module):
         spatial_prior = (
             None
             if self.neighbourhood is None or relative_positions is None
-            else self._compute_spatial_prior(normed, relative_positions)
+            else self.compute_spatial_prior(normed, relative_positions)
         )
-        return queries + self.cross_out(self._attend(self.cross_q(normed), key, value, spatial_prior))
+        return queries + self.cross_out(self.attend(self.cross_q(normed), key, value, spatial_prior))
 
     def apply_mlp(self, queries: Tensor, precision: torch.dtype) -> Tensor:
         """Return the queries (B, Q, D) after the MLP."""
         return queries + self.mlp(self.mlp_norm(queries).to(precision))
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
         """Compute multi-head attention of (B, N, heads·width); heads are consecutive ranges of channels.
 
         bias: (B, heads, N, M), added to the logits; also with heads or N of 1.
@@ -182,7 +182,7 @@ class QueryLayer(nn.Module):
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         return functional.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2).flatten(2)
 
-    def _compute_spatial_prior(self, queries: Tensor, relative_positions: Tensor) -> Tensor:
+    def compute_spatial_prior(self, queries: Tensor, relative_positions: Tensor) -> Tensor:
         """Return the attention bias (B, heads, Q, N) for tokens at relative positions (B, Q, N, 2) patches."""
         assert self.neighbourhood is not None
         chosen = self.neighbourhood(queries).float().unflatten(-1, (self.heads, 3)).transpose(1, 2)

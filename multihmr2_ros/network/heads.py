@@ -72,11 +72,11 @@ class DetectionHeads(nn.Module):
         if reference_point is None:
             location = LOCATION_SPAN * self.image_size * torch.sigmoid(location)
         else:
-            location = self._offset_from_reference(location, reference_point)
+            location = self.offset_from_reference(location, reference_point)
         score = self.score(queries).squeeze(-1)
         return score if start_score is None else score + start_score, location, self.nearness(queries).squeeze(-1)
 
-    def _offset_from_reference(self, offset: Tensor, reference_point: Tensor) -> Tensor:
+    def offset_from_reference(self, offset: Tensor, reference_point: Tensor) -> Tensor:
         """Return the reference point moved by an offset.
 
         The result is always within the image plus a margin of a fifth of its size on all sides. In the middle of this

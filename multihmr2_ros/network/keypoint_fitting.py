@@ -58,7 +58,7 @@ CONFIDENCE_SCORES = (0.12, 0.35)  # keypoint scores that have weight 0 and weigh
 MIN_DEPTH_M = 0.15
 
 
-class _Bodies(NamedTuple):
+class PosedBodies(NamedTuple):
     """n bodies during the fit, camera frame.
 
     points       (n, 17 + 10, 3) m, the keypoints, then the heads of the rotated bones
@@ -113,36 +113,36 @@ class KeypointFitter(nn.Module):
         confidence = _compute_confidence(prediction.keypoint_score.flatten(0, 1))
         rays = back_project(prediction.keypoints.flatten(0, 1), torch.ones_like(confidence), k)
         fitted = self._minimize(heads, center[:, 2].clamp(min=MIN_DEPTH_M), rays[..., :2], confidence)
-        rotations = self._rotate_bones(rotations, poses[..., :3, :3], fitted.orientation)
+        rotations = self.rotate_bones(rotations, poses[..., :3, :3], fitted.orientation)
         center = fitted.points[:, 0]
         return dataclasses.replace(
             prediction, rotations=rotations.unflatten(0, (batch, people)), center=center.unflatten(0, (batch, people))
         )
 
-    def _minimize(self, points: Tensor, depth: Tensor, rays: Tensor, confidence: Tensor) -> _Bodies:
+    def _minimize(self, points: Tensor, depth: Tensor, rays: Tensor, confidence: Tensor) -> PosedBodies:
         """Return the bodies after Gauss-Newton steps.
 
-        points      (n, 17 + 10, 3) m, camera frame, as in `_Bodies`
+        points      (n, 17 + 10, 3) m, camera frame, as in `PosedBodies`
         depth       (n,) m, of the centers
         rays        (n, 17, 2) x / z and y / z of the encoder's keypoints
         confidence  (n, 17) in [0, 1]
         """
-        bodies = _Bodies(points, self.body.identity.expand(len(points), len(TURNS), 3, 3))
+        bodies = PosedBodies(points, self.body.identity.expand(len(points), len(TURNS), 3, 3))
         inverse_variance = (confidence * depth[:, None] / self.sigma_m).square()  # 1 / variance of x / z
         translation = (TRANSLATION_SIGMA * depth[:, None]).reciprocal().square().expand(-1, 3)
         prior = torch.cat([self.precision.expand(len(points), -1), translation], dim=1)
         total_step = torch.zeros_like(prior)
         for _ in range(STEPS):
-            error, jacobian = self._linearize(bodies.points, rays)
+            error, jacobian = self.linearize(bodies.points, rays)
             weight = inverse_variance / (1 + inverse_variance * error.square().sum(-1) / OUTLIER_SIGMAS**2)
             weighted = (weight[..., None, None] * jacobian).flatten(1, 2).transpose(1, 2)
             normal = weighted @ jacobian.flatten(1, 2) + torch.diag_embed(prior)
             gradient = (weighted @ error.flatten(1)[..., None])[..., 0] + prior * total_step
             step = solve_positive(normal, -gradient)
-            total_step, bodies = total_step + step, self._move(bodies, step)
+            total_step, bodies = total_step + step, self.move(bodies, step)
         return bodies
 
-    def _linearize(self, points: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+    def linearize(self, points: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
         """Return the errors (n, 17, 2) of x / z and y / z, and their derivatives (n, 17, 2, 33).
 
         Derivatives by the rotation vectors of the bones (3 · 10, camera frame), then by the translation.
@@ -157,8 +157,8 @@ class KeypointFitter(nn.Module):
         by_rotation = torch.linalg.cross(lever_arms[:, :, None], by_translation[:, :, :, None])  # (n, 17, 2, 10, 3)
         return projected - rays, torch.cat([by_rotation.flatten(3), by_translation], dim=-1)
 
-    def _move(self, bodies: _Bodies, step: Tensor) -> _Bodies:
-        """Rotate bones about their heads and translate, by a step (n, 33) as in `_linearize`."""
+    def move(self, bodies: PosedBodies, step: Tensor) -> PosedBodies:
+        """Rotate bones about their heads and translate, by a step (n, 33) as in `linearize`."""
         turns = rotations_from_vectors(step[:, :-3].unflatten(1, (len(TURNS), 3)))
         pivots = bodies.points[:, KEYPOINTS:, :, None]
         # Segment b moves as x ↦ R_b x + t_b: first about its own pivot, then as its parent's segment.
@@ -171,12 +171,12 @@ class KeypointFitter(nn.Module):
             shift = torch.cat([shift, parent_shift + (before - after) @ pivots[:, level]], dim=1)
         point_rotation, point_shift = rotation.index_select(1, self.segment), shift.index_select(1, self.segment)
         points = (point_rotation @ bodies.points[..., None] + point_shift)[..., 0]
-        return _Bodies(points, rotation @ bodies.orientation)
+        return PosedBodies(points, rotation @ bodies.orientation)
 
-    def _rotate_bones(self, rotations: Tensor, orientation: Tensor, turned: Tensor) -> Tensor:
+    def rotate_bones(self, rotations: Tensor, orientation: Tensor, turned: Tensor) -> Tensor:
         """Return rotations (n, 163, 3, 3) relative to the parent bones, after the fit.
 
-        orientation (n, 163, 3, 3) of the bones before the fit; turned (n, 10, 3, 3) as in `_Bodies.orientation`.
+        orientation (n, 163, 3, 3) of the bones before the fit; turned (n, 10, 3, 3) as in `PosedBodies.orientation`.
         """
         parent_turned = turned.index_select(1, self.segment[KEYPOINTS + 1 :])
         own, local = (values.index_select(1, self.bones[1:]) for values in (orientation, rotations))
@@ -207,10 +207,10 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     if matrix.device.type == "cpu":
         solution: Tensor = torch.linalg.solve_ex(matrix, right[..., None])[0]
         return solution[..., 0]
-    return _eliminate(matrix, right)
+    return eliminate(matrix, right)
 
 
-def _eliminate(matrix: Tensor, right: Tensor) -> Tensor:
+def eliminate(matrix: Tensor, right: Tensor) -> Tensor:
     size = matrix.shape[-1]
     rows = torch.cat([matrix, right[..., None]], dim=-1)
     for pivot in range(size):

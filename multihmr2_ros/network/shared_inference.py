@@ -90,7 +90,7 @@ class SharedInference:
         self._runtime = (runtime or Runtime()).resolve()
         self.network = convert_network(copy_without_tensors(network), self._runtime)
         self.has_failed = False  # the device raised an error other than out of memory
-        self._batch_wait_s = batch_wait_s
+        self.batch_wait_s = batch_wait_s
         self._batch_sizes = tuple(batch_sizes or ((1,) if self._runtime.device == "cpu" else BATCH_SIZES))
         self._inferences: weakref.WeakValueDictionary[tuple[int, int], Inference] = weakref.WeakValueDictionary()
         self._cameras: weakref.WeakSet[CameraInference] = weakref.WeakSet()
@@ -140,7 +140,7 @@ class SharedInference:
         """Wait for images of other cameras, and take a batch from the queue."""
         self._is_running = True
         max_images = min(self._batch_sizes[-1], len(self._cameras))
-        wait_s = self._batch_wait_s if max_images > 1 else 0
+        wait_s = self.batch_wait_s if max_images > 1 else 0
         self._changed.wait_for(lambda: len(self._find_fitting(request)) >= max_images, wait_s)
         batch = self._find_fitting(request)[: self._batch_sizes[-1]]
         self._waiting = [each for each in self._waiting if each not in batch]

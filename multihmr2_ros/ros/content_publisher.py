@@ -133,12 +133,12 @@ def can_deserialize_cdr() -> bool:
         make_delete_marker(SAMPLE_HEADER, "mesh", 3),
     ]
     cloud = PointCloudContent(SAMPLE_HEADER, np.eye(3))
-    return _is_read_back(marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers)) and _is_read_back(
+    return is_read_back(marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers)) and is_read_back(
         point_cloud_to_cdr(cloud).to_bytes(), point_cloud_to_ros(cloud)
     )
 
 
-def _is_read_back(data: bytes, message: Any) -> bool:
+def is_read_back(data: bytes, message: Any) -> bool:
     if len(serialize_message(message)) != len(data):
         return False
     try:

@@ -139,7 +139,7 @@ def test_report_without_the_large_packages(home: Path) -> None:
     assert "not compared with" in checks["numpy"]["detail"]
     assert checks["gpu"]["detail"].startswith("unknown without torch")
 
-    text = doctor._report([Check(**check) for check in checks.values()], can_run=False)
+    text = doctor.format_report([Check(**check) for check in checks.values()], can_run=False)
     missing = sum(check["status"] == "missing" for check in checks.values())
     assert text.endswith(f"`multihmr2 run` is not ready: {missing} missing")
     assert "-> pip install --force-reinstall 'torch>=" in text
@@ -173,7 +173,7 @@ def test_package_check(
     (tmp_path / "not_by_pip.py").write_text("__version__ = '4.6.0'\nprint('a banner')")
     (tmp_path / "without_version.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    check = doctor._check_package(requirement)
+    check = doctor.check_package(requirement)
     assert (check.status, check.detail, check.command) == (status, detail, command)
 
 
@@ -186,7 +186,7 @@ def test_package_that_cannot_be_imported(
     (tmp_path / "broken_package-1.0.dist-info").mkdir()
     (tmp_path / "broken_package-1.0.dist-info" / "METADATA").write_text("Name: broken-package\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    check = doctor._check_package(Requirement("broken-package", ">=1"))
+    check = doctor.check_package(Requirement("broken-package", ">=1"))
     assert check.status == "missing"
     assert check.detail == "1.0, cannot be imported: OSError: libGL.so.1: cannot open shared object file"
     assert check.command == "pip install --force-reinstall 'broken-package>=1'"
@@ -206,7 +206,7 @@ def test_package_that_cannot_be_imported(
     ],
 )
 def test_requirement_lines(line: str, requirement: Requirement) -> None:
-    assert requirements._parse_requirement(line) == requirement
+    assert requirements.parse_requirement(line) == requirement
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_requirement_lines(line: str, requirement: Requirement) -> None:
     ],
 )
 def test_lines_for_other_pythons_do_not_count(line: str, expected: bool) -> None:
-    assert requirements._is_for_this_python(line) == expected
+    assert requirements.is_for_this_python(line) == expected
 
 
 def test_requirements_are_those_of_the_source_tree() -> None:
@@ -349,9 +349,9 @@ def test_rclpy_that_ends_its_process_is_a_line(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("ROS_DISTRO", "humble")
     monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_other_cpp")
-    check = doctor._check_rclpy("humble")
+    check = doctor.check_rclpy("humble")
     assert (check.status, check.detail) == (status, detail)
-    assert check.command == (doctor._find_ros_command("humble") if command is None else command)
+    assert check.command == (doctor.find_ros_command("humble") if command is None else command)
 
 
 def test_ros_is_not_needed_to_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,16 +168,16 @@ def test_lenses_that_overflow_are_ignored(model: str, count: int, coefficient: f
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_sizes_are_read_from_every_header(suffix: str) -> None:
-    from multihmr2_ros.messages.images import _read_stated_size
+    from multihmr2_ros.messages.images import read_stated_size
 
     rng = np.random.default_rng(0)
     for width, height in [(1, 1), (7, 300), (640, 480), (1921, 3)]:
         for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]):
             pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
             data = cv2.imencode(f".{suffix}", pixels, options if suffix == "jpg" else [])[1].tobytes()
-            assert _read_stated_size(data) == (width, height)
+            assert read_stated_size(data) == (width, height)
             assert compressed_image_from_ros(compressed(data)).shape == (height, width, 3)
-    assert _read_stated_size(data[:20]) is None
+    assert read_stated_size(data[:20]) is None
 
 
 @pytest.mark.parametrize("name", ["x'ff00'", "'/a' || char(10) || 'b'"])

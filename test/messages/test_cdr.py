@@ -324,8 +324,8 @@ def test_bytes_that_are_not_read_are_noticed(damage: Callable[[bytes], bytes]) -
     header = HeaderContent(1, 2, "camera")
     markers = [make_mesh_marker(header, "mesh", 1, np.eye(3), np.array([[0, 1, 2]]), (1.0, 1.0, 1.0, 1.0), 5)]
     data, message = marker_array_to_cdr(markers).to_bytes(), marker_array_to_ros(markers)
-    assert content_publisher._is_read_back(data, message)
-    assert not content_publisher._is_read_back(damage(data), message)
+    assert content_publisher.is_read_back(data, message)
+    assert not content_publisher.is_read_back(damage(data), message)
 
 
 def test_published_bytes_arrive_as_the_message() -> None:

@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import save_file
 
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.network import checkpoint
+from multihmr2_ros.network import checkpoint, released_weights
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.network.model import MultiHMR2
 from test import paths
@@ -80,12 +80,12 @@ def test_released_names_cover_the_whole_layout() -> None:
         released = {name: torch.empty(shape) for name, shape in layout.items()}
         ours = {name: tuple(value.shape) for name, value in MultiHMR2(NetworkConfig()).state_dict().items()}
     translated = {
-        checkpoint._translate_name(name): tuple(value.shape)
+        released_weights.translate_name(name): tuple(value.shape)
         for name, value in released.items()
-        if not checkpoint.RELEASED_CONSTANTS.match(name)
+        if not released_weights.RELEASED_CONSTANTS.match(name)
     }
     assert translated == ours
-    constants = [name for name in layout if checkpoint.RELEASED_CONSTANTS.match(name)]
+    constants = [name for name in layout if released_weights.RELEASED_CONSTANTS.match(name)]
     assert len(constants) + len(ours) == len(layout) == 555
 
 
@@ -98,7 +98,7 @@ def test_the_key_bias_is_silenced(mask: str) -> None:
         state[f"{name}_mask"] = torch.full((6,), torch.nan)
     if mask == "as in the file":
         state[f"{name}_mask"] = torch.tensor([1.0, 1, 0, 0, 1, 1])
-    translated = checkpoint._from_released(state)
+    translated = released_weights.convert_released(state)
     assert translated == {"backbone.blocks.0.attention.qkv.bias": pytest.approx(torch.tensor([1.0, 2, 0, 0, 5, 6]))}
 
 
@@ -115,12 +115,10 @@ def test_constants_may_be_absent_and_unknown_names_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     layout = json.loads((GOLDEN / "state_dict_layout.json").read_text())
-    constants = [name for name in layout if checkpoint.RELEASED_CONSTANTS.match(name)]
+    constants = [name for name in layout if released_weights.RELEASED_CONSTANTS.match(name)]
     change: dict[str, Any] = dict.fromkeys(constants)
     change |= {"criterion.weight": torch.zeros(3), "decoder.extra": torch.zeros(2)}
-    checkpoint._make_network(
-        *checkpoint._read(released_file(tmp_path / "r.pt", change), allow_pickle=False), Path("r.pt")
-    )
+    checkpoint.load_network(released_file(tmp_path / "r.pt", change))
     (record,) = caplog.records
     assert "2 tensors" in record.getMessage()
 
@@ -238,7 +236,7 @@ def test_safetensors_under_another_name(small_checkpoint: Path, tmp_path: Path) 
 def test_names_of_parallel_training() -> None:
     state = {"full_body_decoder.queries.weight": torch.zeros(2), "encoder.backbone.cls_token": torch.zeros(3)}
     parallel = {f"module.{name}": value for name, value in state.items()}
-    assert checkpoint._from_released(parallel).keys() == checkpoint._from_released(state).keys()
+    assert released_weights.convert_released(parallel).keys() == released_weights.convert_released(state).keys()
 
 
 def test_convert_takes_a_risky_file_only_when_told(tmp_path: Path) -> None:
@@ -250,7 +248,7 @@ def test_convert_takes_a_risky_file_only_when_told(tmp_path: Path) -> None:
         checkpoint.convert_weights(source, target)
     assert not (tmp_path / "witness").exists()
     assert not target.exists()
-    assert checkpoint._read_released(source, allow_pickle=True).keys() == layout.keys()
+    assert released_weights.read_released(source, allow_pickle=True).keys() == layout.keys()
     assert (tmp_path / "witness").exists(), "the risk that --accept-risk names is real"
 
 

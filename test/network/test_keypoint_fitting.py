@@ -24,7 +24,7 @@ import torch
 from multihmr2_ros.body import rotations_from_vectors
 from multihmr2_ros.network import keypoint_fitting
 from multihmr2_ros.network.heads import rotations_from_6d
-from multihmr2_ros.network.keypoint_fitting import TURNS, KeypointFitter, _Bodies, _eliminate, solve_positive
+from multihmr2_ros.network.keypoint_fitting import TURNS, KeypointFitter, PosedBodies, eliminate, solve_positive
 from multihmr2_ros.network.model import KEYPOINTS, Prediction
 from multihmr2_ros.training.lifting import KeypointBatches, make_pose_bank
 from test.helpers.training_samples import body
@@ -117,13 +117,13 @@ def test_derivatives_are_those_of_the_movement(fitter: KeypointFitter) -> None:
     """Central differences of the projected keypoints after small steps."""
     _, joints = _prediction(3)
     points = joints.index_select(1, fitter.point_bones).double()
-    bodies = _Bodies(points, torch.eye(3, dtype=torch.float64).expand(3, len(TURNS), 3, 3))
+    bodies = PosedBodies(points, torch.eye(3, dtype=torch.float64).expand(3, len(TURNS), 3, 3))
     rays = torch.zeros(3, KEYPOINTS, 2, dtype=torch.float64)
-    _, jacobian = fitter._linearize(points, rays)
+    _, jacobian = fitter.linearize(points, rays)
     for column in range(jacobian.shape[-1]):
         step = torch.zeros(3, jacobian.shape[-1], dtype=torch.float64)
         step[:, column] = 1e-5
-        late, early = (fitter._linearize(fitter._move(bodies, sign * step).points, rays)[0] for sign in (1, -1))
+        late, early = (fitter.linearize(fitter.move(bodies, sign * step).points, rays)[0] for sign in (1, -1))
         torch.testing.assert_close((late - early) / 2e-5, jacobian[..., column], atol=1e-6, rtol=1e-4)
 
 
@@ -133,10 +133,10 @@ def test_rotations_give_the_fitted_points(fitter: KeypointFitter) -> None:
     rotations, shape = prediction.rotations[0], prediction.shape[0]
     poses = body().pose_bones(shape, rotations)
     points = poses[..., :3, 3].index_select(1, fitter.point_bones)
-    moved = _Bodies(points, torch.eye(3).expand(4, len(TURNS), 3, 3))
+    moved = PosedBodies(points, torch.eye(3).expand(4, len(TURNS), 3, 3))
     for _ in range(2):
-        moved = fitter._move(moved, 0.3 * torch.randn(4, 3 * len(TURNS) + 3, generator=generator))
-    turned = fitter._rotate_bones(rotations, poses[..., :3, :3], moved.orientation)
+        moved = fitter.move(moved, 0.3 * torch.randn(4, 3 * len(TURNS) + 3, generator=generator))
+    turned = fitter.rotate_bones(rotations, poses[..., :3, :3], moved.orientation)
     heads = body().pose_bones(shape, turned)[..., :3, 3].index_select(1, fitter.point_bones)
     torch.testing.assert_close(heads - heads[:, :1], moved.points - moved.points[:, :1], atol=1e-5, rtol=0)
 
@@ -144,12 +144,12 @@ def test_rotations_give_the_fitted_points(fitter: KeypointFitter) -> None:
 def test_small_systems_are_solved() -> None:
     root = torch.randn(5, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     matrix, right = root @ root.transpose(1, 2) + torch.eye(6), torch.ones(5, 6, dtype=torch.float64)
-    for solve in (solve_positive, _eliminate):
+    for solve in (solve_positive, eliminate):
         torch.testing.assert_close(solve(matrix, right), torch.linalg.solve(matrix, right))
 
 
 def test_the_solver_of_gpus_gives_the_same_bodies(fitter: KeypointFitter, monkeypatch: pytest.MonkeyPatch) -> None:
     prediction, _ = _prediction(8)
     expected = _keypoints_of(fitter(prediction))
-    monkeypatch.setattr(keypoint_fitting, "solve_positive", _eliminate)
+    monkeypatch.setattr(keypoint_fitting, "solve_positive", eliminate)
     torch.testing.assert_close(_keypoints_of(fitter(prediction)), expected, atol=1e-3, rtol=0)

@@ -112,7 +112,7 @@ def test_heads_sample_at_the_location_of_the_query() -> None:
     found = layer(queries, context, compute_relative_positions(anchor / TINY.patch_size, 4, 5))
 
     query, key, value = layer.self_qkv(layer.self_norm(queries)).chunk(3, dim=-1)
-    after = queries + layer.self_out(layer._attend(query, key, value))
+    after = queries + layer.self_out(layer.attend(query, key, value))
     normed = layer.cross_norm(after)
     query = layer.cross_q(normed)[0].unflatten(-1, (heads, -1))
     key, value = (half[0].unflatten(-1, (heads, -1)) for half in layer.cross_kv(context).chunk(2, dim=-1))
@@ -136,7 +136,7 @@ def test_heads_sample_near_and_far_at_initialization() -> None:
         torch.randn(1, 2, TINY.decoder_width),
         torch.tensor([0.0, 3.0]).view(1, 1, 2, 1).expand(1, 2, 2, 2),
     )
-    bias = layer._compute_spatial_prior(queries, places)
+    bias = layer.compute_spatial_prior(queries, places)
     torch.testing.assert_close(bias[..., 0], torch.zeros_like(bias[..., 0]), msg="best at the query's own place")
     drop = bias[0, :, 0, 1]
     assert float(drop[0].detach()) == pytest.approx(-9.0, rel=1e-5), "three patches right and down, a reach of one"
@@ -156,14 +156,14 @@ def test_locations_start_at_the_anchor_and_stay_within_the_margin() -> None:
     """Offsets of any sign and size: never outside a margin of a fifth, and near every corner of it."""
     heads = nano_network().detection
     anchor = torch.tensor([[8.0, 8.0], [248.0, 184.0], [120.0, 100.0]])
-    torch.testing.assert_close(heads._offset_from_reference(torch.zeros(3, 2), anchor), anchor, atol=1e-3, rtol=0)
+    torch.testing.assert_close(heads.offset_from_reference(torch.zeros(3, 2), anchor), anchor, atol=1e-3, rtol=0)
     margin = 0.2 * TINY.image_size
     for sign in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-        far = heads._offset_from_reference(1e3 * torch.tensor(sign).expand(3, 2), anchor)
+        far = heads.offset_from_reference(1e3 * torch.tensor(sign).expand(3, 2), anchor)
         corner = torch.where(torch.tensor(sign) > 0, TINY.image_size + margin, -margin)
         torch.testing.assert_close(far, corner.expand(3, 2), atol=0.1, rtol=0)
     offset = torch.zeros(3, 2, requires_grad=True)
-    heads._offset_from_reference(offset, anchor).sum().backward()
+    heads.offset_from_reference(offset, anchor).sum().backward()
     assert offset.grad is not None
     assert float(offset.grad[2, 0]) == pytest.approx(TINY.patch_size, rel=0.05), "one patch a unit in the middle"
 

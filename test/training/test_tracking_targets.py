@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import re
 import shutil
 from pathlib import Path
@@ -260,6 +261,7 @@ def test_renderers_report_a_wrong_model(tmp_path: Path, capfd: pytest.CaptureFix
     config = RenderCacheConfig(tmp_path / "render_cache", SCENE, held_out_images=0, sam2=tmp_path)
     open_folder(config)
     with RenderProcesses(config, 1, images=1, niceness=0) as renderers:
-        renderers._processes[0].join(120)
+        for process in multiprocessing.active_children():
+            process.join(120)
         assert renderers.failed == 1
     assert f"renderer 0: expected a SAM2 model in {tmp_path}" in capfd.readouterr().err
