@@ -88,9 +88,22 @@ def _make_times(duration_s: float) -> Vector:
 
 @dataclass(eq=False)
 class _Walker:
-    """A roaming person.
+    """A roaming person and the states recorded so far.
 
-    restless: probability of a new target after a pause; stay_s: minimum and maximum pause.
+    target    chooses a place to walk to (2,) m, by the time in s
+    others    gives the other people at a time
+    position  (2,) m on the ground
+    heading   rad
+    gait      of walking: "walk" or "run"
+    restless  probability of a new target after a pause
+    stay_s    minimum and maximum pause
+    speed     m/s
+    cycle     phase of the gait, in strides
+    goal      (2,) m; None while turning or pausing
+    facing    heading to turn to, rad; None while walking or pausing
+    until_s   end of the pause, or of the attempt to reach the goal
+    rows      (x, y, heading, speed, cycle) of each step
+    stages    (time in s, gait), one for each change of the gait
     """
 
     generator: np.random.Generator
