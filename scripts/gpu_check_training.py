@@ -29,7 +29,7 @@ from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batch, BatchConfig
 from multihmr2_ros.training.optimizer import OptimizerConfig
 from multihmr2_ros.training.trainer import Trainer
-from test.helpers.nano_network import TINY, random_targets
+from test.helpers.nano_network import TINY, make_random_targets
 
 
 def training(step: Step) -> None:
@@ -74,5 +74,5 @@ def _trainer(step: Step, config: NetworkConfig, device: str, precision: str) -> 
 def _batch(images: int, size: tuple[int, int]) -> Batch:
     torch.manual_seed(1)
     pixels = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8)
-    targets = random_targets(images, 4, size, 0)
+    targets = make_random_targets(images, 4, size, 0)
     return Batch(pixels, targets, torch.arange(images) % 2 == 0, tuple(f"random {index}" for index in range(images)))

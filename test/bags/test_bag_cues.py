@@ -56,7 +56,7 @@ D = (-0.2, 0.03, 0.01, -0.01, 0.0)
 Messages = list[tuple[str, int, Any]]
 
 
-def depth_image(stamp_ns: int, depth: np.ndarray, frame_id: str = "camera") -> Any:
+def make_depth_image(stamp_ns: int, depth: np.ndarray, frame_id: str = "camera") -> Any:
     """Return a sensor_msgs/Image of a depth image (H, W), uint16 mm or float32 m."""
     return make(
         TYPES["raw"], header=header(stamp_ns, frame_id), height=depth.shape[0], width=depth.shape[1],
@@ -65,24 +65,24 @@ def depth_image(stamp_ns: int, depth: np.ndarray, frame_id: str = "camera") -> A
     )  # fmt: skip
 
 
-def flat(index: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+def make_flat_depth(index: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
     return np.full(size, 2000 + 100 * index, np.uint16)
 
 
-def depth_messages(
+def make_depth_messages(
     topic: str = "/camera/depth/image", shift_ns: int = 3_000_000, late_ns: int = 20_000_000, **changes: Any
 ) -> Messages:
     """Return a depth image for each image, stamped shift_ns later and recorded late_ns later."""
     messages: Messages = []
     for index in range(FRAMES):
         time_ns = START_NS + index * PERIOD_NS
-        values = changes.get("depth", flat)(index)
-        message = depth_image(time_ns + shift_ns, values, changes.get("frame_id", "camera"))
+        values = changes.get("depth", make_flat_depth)(index)
+        message = make_depth_image(time_ns + shift_ns, values, changes.get("frame_id", "camera"))
         messages.append((topic, time_ns + late_ns, message))
     return messages
 
 
-def drive() -> Messages:
+def make_drive_messages() -> Messages:
     """Return a robot that drives along x of odom at SPEED_M_S, with a level camera CAMERA_HEIGHT_M above its base."""
     messages: Messages = []
     for index in range(-1, FRAMES + 1):
@@ -93,29 +93,29 @@ def drive() -> Messages:
     return [("/tf_static", START_NS - 2 * PERIOD_NS, mounted), *messages]
 
 
-def bag(path: Path, *parts: Messages, d: tuple[float, ...] = ()) -> Path:
+def write_camera_bag(path: Path, *parts: Messages, d: tuple[float, ...] = ()) -> Path:
     images: Messages = camera_messages(FRAMES, calibrated=False)
     info = [("/camera/camera_info", START_NS - PERIOD_NS, camera_info(START_NS, d=d))]
     messages = [*images, *info, *(message for part in parts for message in part)]
     return write_bag(path, sorted(messages, key=lambda message: message[1]))
 
 
-def frames_of(path: Path, *arguments: Any, **options: Any) -> list[Frame]:
+def read_frames(path: Path, *arguments: Any, **options: Any) -> list[Frame]:
     with BagSource(path, *arguments, **options) as source:
         return list(source)
 
 
-def millimeters(frame: Frame) -> int | None:
+def to_millimeters(frame: Frame) -> int | None:
     return None if frame.depth is None else int(np.asarray(frame.depth)[0, 0])
 
 
-EXPECTED = [int(flat(index)[0, 0]) for index in range(FRAMES)]
+EXPECTED = [int(make_flat_depth(index)[0, 0]) for index in range(FRAMES)]
 
 
 def test_frames_have_all_that_the_bag_has_as_recorded(tmp_path: Path) -> None:
-    path = bag(tmp_path / "walk.mcap", depth_messages(), drive(), d=D)
-    frames = frames_of(path, ground_frame="base", fixed_frame="odom")
-    assert [millimeters(frame) for frame in frames] == EXPECTED
+    path = write_camera_bag(tmp_path / "walk.mcap", make_depth_messages(), make_drive_messages(), d=D)
+    frames = read_frames(path, ground_frame="base", fixed_frame="odom")
+    assert [to_millimeters(frame) for frame in frames] == EXPECTED
     for index, frame in enumerate(frames):
         np.testing.assert_array_equal(frame.image, make_image(index))
         assert frame.lens is not None
@@ -132,37 +132,37 @@ def test_frames_have_all_that_the_bag_has_as_recorded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("late_ns", [-30_000_000, 0, 250_000_000])
 def test_depth_is_found_by_stamp_at_any_time_of_recording(tmp_path: Path, late_ns: int) -> None:
-    path = bag(tmp_path / "walk.mcap", depth_messages(late_ns=late_ns))
-    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
+    path = write_camera_bag(tmp_path / "walk.mcap", make_depth_messages(late_ns=late_ns))
+    assert [to_millimeters(frame) for frame in read_frames(path)] == EXPECTED
 
 
 def test_the_nearest_depth_image_in_time_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    late = bag(tmp_path / "late.mcap", depth_messages(shift_ns=40_000_000))
-    assert [millimeters(frame) for frame in frames_of(late)] == EXPECTED
-    one = bag(tmp_path / "one.mcap", depth_messages()[:1])
+    late = write_camera_bag(tmp_path / "late.mcap", make_depth_messages(shift_ns=40_000_000))
+    assert [to_millimeters(frame) for frame in read_frames(late)] == EXPECTED
+    one = write_camera_bag(tmp_path / "one.mcap", make_depth_messages()[:1])
     with caplog.at_level(logging.WARNING):
-        assert [millimeters(frame) for frame in frames_of(one)] == [2000, 2000, None, None]
+        assert [to_millimeters(frame) for frame in read_frames(one)] == [2000, 2000, None, None]
     (record,) = caplog.records
     assert "some images have no depth image on /camera/depth/image within 0.1 s" in record.getMessage()
 
 
 def test_depth_images_may_be_recorded_out_of_order(tmp_path: Path) -> None:
-    messages = depth_messages(late_ns=-30_000_000)
+    messages = make_depth_messages(late_ns=-30_000_000)
     (topic, time_ns, one), (_, _, two) = messages[1:3]
     messages[1:3] = [(topic, time_ns - 2, two), (topic, time_ns - 1, one)]
-    path = bag(tmp_path / "walk.mcap", messages)
-    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
+    path = write_camera_bag(tmp_path / "walk.mcap", messages)
+    assert [to_millimeters(frame) for frame in read_frames(path)] == EXPECTED
 
 
 def test_depth_continues_after_the_clock_jumped_back(tmp_path: Path) -> None:
     def moved(messages: Messages, record_ns: int) -> Messages:
         return [(topic, time_ns + record_ns, message) for topic, time_ns, message in messages]
 
-    once = [*camera_messages(FRAMES, calibrated=False), *depth_messages()]
+    once = [*camera_messages(FRAMES, calibrated=False), *make_depth_messages()]
     again = moved(once, FRAMES * PERIOD_NS)  # recorded later, with the same stamps
     path = write_bag(tmp_path / "loop.mcap", sorted([*once, *again], key=lambda message: message[1]))
     # The first image after a jump by less than LATE_S looks like one that arrived out of order.
-    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED + EXPECTED[1:]
+    assert [to_millimeters(frame) for frame in read_frames(path)] == EXPECTED + EXPECTED[1:]
 
 
 @pytest.mark.parametrize("late_ns", [-30_000_000, 20_000_000])
@@ -173,15 +173,15 @@ def test_times_of_recording_replace_missing_stamps(tmp_path: Path, late_ns: int,
     for index in range(FRAMES):
         time_ns = START_NS + index * PERIOD_NS
         messages.append(("/camera/image_raw", time_ns, raw_image(make_image(index), "rgb8", time_ns * with_images)))
-        depth = depth_image((time_ns + late_ns) * with_depth, flat(index))
+        depth = make_depth_image((time_ns + late_ns) * with_depth, make_flat_depth(index))
         messages.append(("/camera/depth/image", time_ns + late_ns, depth))
     path = write_bag(tmp_path / "walk.mcap", sorted(messages, key=lambda message: message[1]))
-    assert [millimeters(frame) for frame in frames_of(path)] == EXPECTED
+    assert [to_millimeters(frame) for frame in read_frames(path)] == EXPECTED
 
 
 def test_few_depth_images_are_kept_in_memory(tmp_path: Path) -> None:
-    many = [message for shift in range(20) for message in depth_messages(shift_ns=shift, late_ns=shift)]
-    path = bag(tmp_path / "walk.mcap", many)
+    many = [message for shift in range(20) for message in make_depth_messages(shift_ns=shift, late_ns=shift)]
+    path = write_camera_bag(tmp_path / "walk.mcap", many)
     with BagSource(path) as source, DepthReader(path, "/camera/depth/image") as images:
         for frame in source:
             recorded_ns = source.header.stamp_ns
@@ -189,15 +189,15 @@ def test_few_depth_images_are_kept_in_memory(tmp_path: Path) -> None:
             assert len(images._kept) <= KEPT
 
 
-OTHER_FRAME = depth_messages("/camera/depth/raw", frame_id="depth_camera")
-OTHER_SIZE = depth_messages("/camera/depth/small", depth=lambda index: flat(index, (8, 8)))
+OTHER_FRAME = make_depth_messages("/camera/depth/raw", frame_id="depth_camera")
+OTHER_SIZE = make_depth_messages("/camera/depth/small", depth=lambda index: make_flat_depth(index, (8, 8)))
 
 
 @pytest.mark.parametrize(
     ("parts", "chosen"),
     [
-        ([depth_messages(), OTHER_FRAME, OTHER_SIZE], EXPECTED),
-        ([depth_messages("/camera/thermal")], [None] * FRAMES),  # topic without "depth" in its name
+        ([make_depth_messages(), OTHER_FRAME, OTHER_SIZE], EXPECTED),
+        ([make_depth_messages("/camera/thermal")], [None] * FRAMES),  # topic without "depth" in its name
         ([OTHER_FRAME], [None] * FRAMES),
         ([OTHER_SIZE], [None] * FRAMES),
     ],
@@ -206,25 +206,27 @@ OTHER_SIZE = depth_messages("/camera/depth/small", depth=lambda index: flat(inde
 def test_the_only_fitting_depth_topic_is_chosen(
     tmp_path: Path, parts: list[Messages], chosen: list[int | None]
 ) -> None:
-    path = bag(tmp_path / "walk.mcap", *parts)
-    assert [millimeters(frame) for frame in frames_of(path, "/camera/image_raw")] == chosen
+    path = write_camera_bag(tmp_path / "walk.mcap", *parts)
+    assert [to_millimeters(frame) for frame in read_frames(path, "/camera/image_raw")] == chosen
 
 
 def test_depth_topics_can_be_selected_refused_or_switched_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    second = depth_messages("/camera/depth/second", depth=lambda index: (flat(index) * 2e-3).astype(np.float32))
-    path = bag(tmp_path / "walk.mcap", depth_messages(), second, OTHER_FRAME)
+    second = make_depth_messages(
+        "/camera/depth/second", depth=lambda index: (make_flat_depth(index) * 2e-3).astype(np.float32)
+    )
+    path = write_camera_bag(tmp_path / "walk.mcap", make_depth_messages(), second, OTHER_FRAME)
     with caplog.at_level(logging.WARNING):
-        assert [frame.depth for frame in frames_of(path)] == [None] * FRAMES
+        assert [frame.depth for frame in read_frames(path)] == [None] * FRAMES
     (record,) = caplog.records
     assert "choose one with --depth-topic: /camera/depth/image, /camera/depth/second" in record.getMessage()
-    found = frames_of(path, None, "/camera/depth/second")
+    found = read_frames(path, None, "/camera/depth/second")
     np.testing.assert_allclose([np.asarray(frame.depth)[0, 0] for frame in found], 2e-3 * np.array(EXPECTED))
-    assert [frame.depth for frame in frames_of(path, None, "off")] == [None] * FRAMES
+    assert [frame.depth for frame in read_frames(path, None, "off")] == [None] * FRAMES
     with pytest.raises(UserError, match=r"has no images on /nothing \(--depth-topic\); it has /camera/depth/image"):
         BagSource(path, None, "/nothing")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        assert [frame.depth for frame in frames_of(path, None, "/camera/depth/raw")] == [None] * FRAMES
+        assert [frame.depth for frame in read_frames(path, None, "/camera/depth/raw")] == [None] * FRAMES
     (record,) = caplog.records
     assert "depth images must be registered to the image" in record.getMessage()
 
@@ -243,9 +245,9 @@ def test_missing_transforms_are_reported_once_and_frames_continue(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, str], words: str
 ) -> None:
     ceiling = [("/tf_static", START_NS, transform("base", "ceiling", (0, 0, 3, 0, 0, 0, 1), 0))]
-    path = bag(tmp_path / "walk.mcap", drive()[:4], ceiling)
+    path = write_camera_bag(tmp_path / "walk.mcap", make_drive_messages()[:4], ceiling)
     with caplog.at_level(logging.WARNING):
-        frames = frames_of(path, **options)
+        frames = read_frames(path, **options)
     assert len(frames) == FRAMES
     assert frames[-1].fixed_from_camera is None
     assert all(frame.ground is None for frame in frames)
@@ -271,11 +273,11 @@ def run(path: Path, out: Path, options: list[str], *more: str) -> list[dict[str,
 def test_run_uses_depth_and_ground_by_default(
     tmp_path: Path, options: list[str], near: Callable[[int], np.ndarray]
 ) -> None:
-    path = bag(tmp_path / "walk.mcap", depth_messages(depth=near), drive(), d=D)
+    path = write_camera_bag(tmp_path / "walk.mcap", make_depth_messages(depth=near), make_drive_messages(), d=D)
     plain = run(path, tmp_path / "plain", options, "--depth-topic", "off")
     depth = run(path, tmp_path / "depth", options)
     ground = run(path, tmp_path / "ground", options, "--depth-topic", "off", "--ground-frame", "base")
-    without = run(bag(tmp_path / "rgb.mcap", drive(), d=D), tmp_path / "without", options)
+    without = run(write_camera_bag(tmp_path / "rgb.mcap", make_drive_messages(), d=D), tmp_path / "without", options)
     for index in range(FRAMES):
         np.testing.assert_array_equal(plain[index]["pelvis"], without[index]["pelvis"])
         assert (plain[index]["pelvis"] != depth[index]["pelvis"]).any()
@@ -285,7 +287,7 @@ def test_run_uses_depth_and_ground_by_default(
 @pytest.fixture
 def near(tmp_path: Path, options: list[str]) -> Callable[[int], np.ndarray]:
     """Run with a flat wall at nine tenths of the distance at which people are estimated without depth."""
-    found = run(bag(tmp_path / "first.mcap", d=D), tmp_path / "first", options)[0]["pelvis"][:, 2]
+    found = run(write_camera_bag(tmp_path / "first.mcap", d=D), tmp_path / "first", options)[0]["pelvis"][:, 2]
     distance_m = 0.9 * float(np.median(found[found > 0]))
     return lambda index: np.full((HEIGHT, WIDTH), distance_m, np.float32)
 
@@ -293,7 +295,7 @@ def near(tmp_path: Path, options: list[str]) -> Callable[[int], np.ndarray]:
 def test_evaluate_uses_depth_ground_and_the_motion_of_the_camera(
     tmp_path: Path, options: list[str], near: Callable[[int], np.ndarray]
 ) -> None:
-    path = bag(tmp_path / "walk.mcap", depth_messages(depth=near), drive(), d=D)
+    path = write_camera_bag(tmp_path / "walk.mcap", make_depth_messages(depth=near), make_drive_messages(), d=D)
 
     def evaluate(name: str, *more: str) -> tuple[list[dict[str, str]], list[Any]]:
         from multihmr2_ros.bags.reading import BagReader

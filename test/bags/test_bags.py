@@ -66,7 +66,7 @@ KINDS = {  # name → writer options
 kinds = pytest.mark.parametrize("name", KINDS)
 
 
-def one_human() -> HumanArrayContent:
+def make_human() -> HumanArrayContent:
     count = np.arange(1.0, 37.0)
     return HumanArrayContent(
         header=HeaderContent(1, 2, "camera"), k=count[:9], intrinsics_source=1, vertical_fov=2.0, age_at_receipt=3.0,
@@ -106,7 +106,7 @@ def test_our_messages_serialized_by_numpy_go_through_a_bag(tmp_path: Path) -> No
         HeaderContent(3, 4, "camera"), "label", 5, "#5", (1.0, 2.0, 3.0), 0.1, (1.0, 0.5, 0.0, 1.0)
     )
     with BagWriter(tmp_path / "out.mcap") as writer:
-        writer.write("/humans", "multihmr2_ros/msg/HumanArray", human_array_to_cdr(one_human()), 10)
+        writer.write("/humans", "multihmr2_ros/msg/HumanArray", human_array_to_cdr(make_human()), 10)
         writer.write("/markers", "visualization_msgs/msg/MarkerArray", marker_array_to_cdr([label]).to_bytes(), 20)
         assert writer.counts == {"/humans": 1, "/markers": 1}
     with BagReader(tmp_path / "out.mcap") as bag:

@@ -60,7 +60,7 @@ def write_compressed(path: Path, storage: str, mode: CompressionMode, messages: 
     return path
 
 
-def reds(path: Path, **options: Any) -> list[int]:
+def read_reds(path: Path, **options: Any) -> list[int]:
     """Return the indices of the images in a bag that is read without reported damage."""
     with BagSource(path, **options) as source:
         found = [int(frame.image[0, 0, 0]) // 10 for frame in source]
@@ -73,9 +73,9 @@ def reds(path: Path, **options: Any) -> list[int]:
 def test_any_name_is_written_and_read(tmp_path: Path, name: str, storage: str) -> None:
     (tmp_path / name).mkdir()
     folder = write_bag(tmp_path / name / name, camera_messages(3), storage=storage)
-    assert reds(folder) == [0, 1, 2]
+    assert read_reds(folder) == [0, 1, 2]
     suffix = {"mcap": ".mcap", "sqlite3": ".db3"}[storage]
-    assert reds(write_bag(tmp_path / name / f"{name}{suffix}", camera_messages(2))) == [0, 1]
+    assert read_reds(write_bag(tmp_path / name / f"{name}{suffix}", camera_messages(2))) == [0, 1]
     assert {path.name for path in tmp_path.iterdir()} == {name}, "nothing is written beside"
 
 
@@ -83,7 +83,7 @@ def test_any_name_is_written_and_read(tmp_path: Path, name: str, storage: str) -
 def test_messages_come_in_order_of_time(tmp_path: Path, storage: str) -> None:
     messages = camera_messages(6, calibrated=False)
     shuffled = [messages[index] for index in (2, 0, 1, 5, 3, 4)]
-    assert reds(write_bag(tmp_path / "bag", shuffled, storage=storage)) == [0, 1, 2, 3, 4, 5]
+    assert read_reds(write_bag(tmp_path / "bag", shuffled, storage=storage)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_files_that_overlap_in_time_are_merged(tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_files_that_overlap_in_time_are_merged(tmp_path: Path) -> None:
     (tmp_path / "split").mkdir()
     write_bag(tmp_path / "split" / "bag_0.mcap", [messages[index] for index in (0, 2, 3)])
     write_bag(tmp_path / "split" / "bag_1.mcap", [messages[index] for index in (1, 4, 5)])
-    assert reds(tmp_path / "split") == [0, 1, 2, 3, 4, 5]
+    assert read_reds(tmp_path / "split") == [0, 1, 2, 3, 4, 5]
 
 
-def mcap_records(content: bytes) -> list[tuple[int, bytes]]:
+def read_mcap_records(content: bytes) -> list[tuple[int, bytes]]:
     place, found = len(MAGIC), []
     while place + 9 <= len(content) - len(MAGIC):
         code, length = struct.unpack_from("<BQ", content, place)
@@ -107,12 +107,12 @@ def record(code: int, content: bytes) -> bytes:
     return struct.pack("<BQ", code, len(content)) + content
 
 
-def unindexed(path: Path, order: list[int], *, profile: bytes = b"ros2", with_chunk: bool = False) -> Path:
+def remove_index(path: Path, order: list[int], *, profile: bytes = b"ros2", with_chunk: bool = False) -> Path:
     """Write the messages in this order, outside of chunks and without an index (rosbag2's preset fastwrite)."""
-    found = mcap_records(path.read_bytes())
+    found = read_mcap_records(path.read_bytes())
     (chunk,) = (content for code, content in found if code == 0x06)
     (text_length,) = struct.unpack_from("<I", chunk, 28)
-    inner = mcap_records(MAGIC + chunk[32 + text_length + 8 :] + MAGIC)
+    inner = read_mcap_records(MAGIC + chunk[32 + text_length + 8 :] + MAGIC)
     messages = [content for code, content in inner if code == 0x05]
     body = b"".join(record(code, content) for code, content in inner if code != 0x05)
     body += b"".join(record(0x05, messages[index]) for index in order)
@@ -130,7 +130,7 @@ def unindexed(path: Path, order: list[int], *, profile: bytes = b"ros2", with_ch
 @pytest.mark.parametrize("profile", [b"ros2", b""])
 def test_mcap_without_an_index_in_any_order(tmp_path: Path, with_chunk: bool, profile: bytes) -> None:
     path = write_bag(tmp_path / "bag.mcap", camera_messages(4, calibrated=False))
-    assert reds(unindexed(path, [3, 0, 2, 1], profile=profile, with_chunk=with_chunk)) == [0, 1, 2, 3]
+    assert read_reds(remove_index(path, [3, 0, 2, 1], profile=profile, with_chunk=with_chunk)) == [0, 1, 2, 3]
     path.write_bytes(path.read_bytes()[:-45])  # without its last records, which hold no messages
     with BagSource(path) as source:
         assert [int(frame.image[0, 0, 0]) // 10 for frame in source] == [0, 1, 2, 3]
@@ -140,11 +140,11 @@ def test_mcap_without_an_index_in_any_order(tmp_path: Path, with_chunk: bool, pr
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_message_compression_needs_no_description(tmp_path: Path, storage: str) -> None:
     path = write_compressed(tmp_path / "bag", storage, CompressionMode.MESSAGE, camera_messages(3))
-    assert reds(path) == [0, 1, 2]
+    assert read_reds(path) == [0, 1, 2]
     (file,) = (each for each in path.iterdir() if each.suffix in (".mcap", ".db3"))
-    assert reds(file) == [0, 1, 2]
+    assert read_reds(file) == [0, 1, 2]
     (path / "metadata.yaml").unlink()
-    assert reds(path) == [0, 1, 2]
+    assert read_reds(path) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("content", [b"\x28\xb5\x2f\xfd", b"\x28\xb5\x2f\xfd" + b"garbage" * 9])
@@ -170,13 +170,13 @@ def test_a_compressed_message_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_file_compression(tmp_path: Path, storage: str) -> None:
     path = write_compressed(tmp_path / "bag", storage, CompressionMode.FILE, camera_messages(3))
-    assert reds(path) == [0, 1, 2]
+    assert read_reds(path) == [0, 1, 2]
     (file,) = path.glob("*.zstd")
     assert is_bag(file)
-    assert reds(file) == [0, 1, 2]
+    assert read_reds(file) == [0, 1, 2]
     (path / "metadata.yaml").unlink()
     assert is_bag(path)
-    assert reds(path) == [0, 1, 2]
+    assert read_reds(path) == [0, 1, 2]
     file.write_bytes(file.read_bytes()[:100])
     refuses(path, "zstd -d")
 
@@ -209,7 +209,7 @@ def test_descriptions_of_any_version(tmp_path: Path, old: str, new: str) -> None
     text = (path / "metadata.yaml").read_text()
     assert old in text
     (path / "metadata.yaml").write_text(text.replace(old, new))
-    assert reds(path) == [0, 1, 2]
+    assert read_reds(path) == [0, 1, 2]
 
 
 def test_files_missing_from_a_bag_are_reported(tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_other_files_in_the_folder_do_not_matter(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", camera_messages(3))
     (path / "._bag.mcap").write_bytes(b"\0\5\26\7" + bytes(100))
     shutil.copy(path / "bag.mcap", path / "copy.mcap")
-    assert reds(path) == [0, 1, 2]
+    assert read_reds(path) == [0, 1, 2]
     (path / "copy.mcap").unlink()
     (path / "metadata.yaml").unlink()
-    assert reds(path) == [0, 1, 2]
+    assert read_reds(path) == [0, 1, 2]
 
 
 # --- types and topics
@@ -261,7 +261,7 @@ def test_types_written_as_in_ros_1(tmp_path: Path) -> None:
 
 def test_ros_1_messages_in_mcap_are_named(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "a.mcap", camera_messages(1, calibrated=False))
-    unindexed(path, [0], profile=b"ros1")
+    remove_index(path, [0], profile=b"ros1")
     refuses(path, "contains ROS 1 messages.*rosbags-convert")
     (tmp_path / "folder").mkdir()
     shutil.copy(path, tmp_path / "folder")
@@ -269,7 +269,7 @@ def test_ros_1_messages_in_mcap_are_named(tmp_path: Path) -> None:
         BagSource(tmp_path / "folder")
 
 
-def depth_image(time_ns: int) -> Any:
+def make_depth_image(time_ns: int) -> Any:
     message = raw_image(make_image(0), "mono8", time_ns)
     message.encoding, message.step = "16UC1", message.width * 2
     message.data = np.zeros(message.step * message.height, np.uint8)
@@ -280,7 +280,7 @@ def on(topic: str, message: Any, index: int = 0) -> tuple[str, int, Any]:
     return topic, START_NS + index, message
 
 
-COLOR, DEPTH = raw_image(make_image(1), "rgb8", START_NS), depth_image(START_NS)
+COLOR, DEPTH = raw_image(make_image(1), "rgb8", START_NS), make_depth_image(START_NS)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_depth_and_color_images_are_distinguished_by_their_content(
     if chosen is None:
         refuses(path, f"choose one with --topic: {', '.join(sorted(topics))}")
         return
-    assert reds(path) == [1]
+    assert read_reds(path) == [1]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scene(tmp_path_factory.mktemp("bag") / "walk.mcap", FRAMES)
 
 
-def people_of(path: Path) -> list[Any]:
+def read_people(path: Path) -> list[Any]:
     with HumansReader(path, TRUTH_TOPIC) as recorded:
         return [people_from_human_array(each.decoded, (HEIGHT, WIDTH)) for each in recorded.read_all()]
 
@@ -50,7 +50,7 @@ def test_people_of_a_former_bag_are_those_of_today(bag: Path, tmp_path: Path, ki
     former = write_former_bag(bag, tmp_path / "former", storage)
     if kind == "db3 without definitions":
         remove_definitions(former)
-    before, now = people_of(former), people_of(bag)
+    before, now = read_people(former), read_people(bag)
     assert len(before) == len(now) == FRAMES
     for old, new in zip(before, now, strict=True):
         for name in ("joints", "rotations", "joints_2d", "vertices", "pelvis", "track_id", "score", "k"):
@@ -78,7 +78,7 @@ def test_a_former_bag_is_evaluated_with_the_same_result(bag: Path, tmp_path: Pat
 
     np.testing.assert_equal(found(former), found(bag))
     (predictions,) = (tmp_path / "out_former").rglob("*.mcap")
-    assert len(people_of(predictions)) == FRAMES, "the truth is copied, in the layout of today"
+    assert len(read_people(predictions)) == FRAMES, "the truth is copied, in the layout of today"
 
 
 def test_bytes_of_other_messages_stay_unchanged() -> None:

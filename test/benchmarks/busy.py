@@ -67,13 +67,13 @@ def training_step(threads: int) -> Callable[[], object]:
     from multihmr2_ros.network.model import MultiHMR2
     from multihmr2_ros.training.loss_config import LossConfig
     from multihmr2_ros.training.losses import compute_losses
-    from test.helpers.nano_network import random_targets
+    from test.helpers.nano_network import make_random_targets
 
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     keep_freed_memory()
     network, body = initialize(MultiHMR2(NANO)).train(), Body("low")
-    targets = random_targets(2, 2, (192, 256), NANO.track_feature_width)
+    targets = make_random_targets(2, 2, (192, 256), NANO.track_feature_width)
     image = torch.randint(0, 256, (2, 3, 192, 256), dtype=torch.uint8)
     given = torch.arange(2) % 2 == 0
 

@@ -35,11 +35,11 @@ from test.helpers.rgbd_scenes import (
     OPTIONS,
     OVERLAID,
     RgbdFrame,
+    make_predicted,
     make_rgbd_frames,
+    make_surface,
     measure,
-    predicted,
     summary,
-    surface_of,
 )
 
 PEOPLE = 10
@@ -47,11 +47,11 @@ PEOPLE = 10
 
 def cost_ms(frame: RgbdFrame, mesh: str, calls: int) -> dict[str, tuple[float, float]]:
     """Return the median time of a call, as wall time and CPU time of the thread, for PEOPLE people at 640 x 480 px."""
-    few = predicted(frame, OVERLAID, np.random.default_rng(0), mesh)
+    few = make_predicted(frame, OVERLAID, np.random.default_rng(0), mesh)
     doubled = np.diag([2.0, 2.0, 1.0]) @ few.k
     people = dataclasses.replace(few.select(np.arange(PEOPLE) % len(few)), k=doubled, image_size=(480, 640))
     depth = np.ascontiguousarray(frame.depth.repeat(2, axis=0).repeat(2, axis=1))
-    surface = surface_of(mesh)
+    surface = make_surface(mesh)
     result = {}
     for name, cues in (("depth", (depth, None)), ("ground", (None, frame.ground)), ("both", (depth, frame.ground))):
         wall, processor = [], []

@@ -30,11 +30,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from multihmr2_ros.tracking import (
-    Detections,
-    Tracker,
-    TrackerConfig,
-)
+from multihmr2_ros.tracking import Detections, Tracker, TrackerConfig
 
 RATE_HZ = 30.0
 WARM_UP_UPDATES = 100  # fills the feature bank

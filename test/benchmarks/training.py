@@ -41,7 +41,7 @@ from multihmr2_ros.training.keypoints import regress_low_mesh_keypoints
 from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.matching import MatchingConfig
-from test.helpers.nano_network import random_targets
+from test.helpers.nano_network import make_random_targets
 
 SIZE = (240, 320)
 WAYS = {"matched only": "location", "joints": "joints", "all queries posed": "joints"}
@@ -50,7 +50,7 @@ WAYS = {"matched only": "location", "joints": "joints", "all queries posed": "jo
 def measure(way: str, options: argparse.Namespace, result: Connection) -> None:
     torch.manual_seed(0)
     network, body = initialize(MultiHMR2(SCRATCH)).train(), Body("low")
-    targets = random_targets(options.images, options.people, SIZE, SCRATCH.track_feature_width)
+    targets = make_random_targets(options.images, options.people, SIZE, SCRATCH.track_feature_width)
     image = torch.randint(0, 256, (options.images, 3, *SIZE), dtype=torch.uint8)
     given = torch.arange(options.images) % 2 == 0
     config = LossConfig(matching=MatchingConfig(cost=WAYS[way]))  # type: ignore[arg-type]

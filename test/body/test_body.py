@@ -43,11 +43,11 @@ def full() -> Body:
     return Body("full")
 
 
-def rest_rotations(n: int) -> torch.Tensor:
+def make_rest_rotations(n: int) -> torch.Tensor:
     return torch.eye(3).expand(n, BONE_COUNT, 3, 3)
 
 
-def random_rotations(n: int) -> torch.Tensor:
+def make_random_rotations(n: int) -> torch.Tensor:
     vectors = np.random.default_rng(0).normal(0, 0.4, (n * BONE_COUNT, 3))
     return torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix().reshape(n, BONE_COUNT, 3, 3)).float()
 
@@ -88,7 +88,7 @@ def test_parity_with_anny_itself(mesh: str) -> None:
     n = 12
     shape = torch.rand(n, 6, generator=torch.Generator().manual_seed(0))
     shape[:5] = torch.tensor([[0.0], [1.0], [0.5], [1 / 3], [2 / 3]])  # on the anchors
-    rotations = random_rotations(n)
+    rotations = make_random_rotations(n)
     unposed = ours.unposed_bones.ravel()
     deltas = torch.eye(4).repeat(n, BONE_COUNT, 1, 1)
     deltas[:, ~unposed, :3, :3] = rotations[:, ~unposed]
@@ -129,9 +129,9 @@ def test_blend_shapes_are_those_of_anny() -> None:
 
 
 def test_unposed_bones_do_not_move_the_face(full: Body) -> None:
-    turned = rest_rotations(1).clone()
+    turned = make_rest_rotations(1).clone()
     turned[:, full.bone_labels.index("jaw")] = torch.from_numpy(Rotation.from_euler("x", 30, degrees=True).as_matrix())
-    assert torch.equal(full(ADULT, turned).vertices, full(ADULT, rest_rotations(1)).vertices)
+    assert torch.equal(full(ADULT, turned).vertices, full(ADULT, make_rest_rotations(1)).vertices)
     assert int(full.unposed_bones.sum()) == sum(
         any(word in label for word in ("jaw", "oris", "levator", "orbicularis", "temporalis", "oculi", "risorius",
                                        "special", "toe", "eye", "tongue", "neck", "head", "foot", "breast"))
@@ -147,12 +147,12 @@ def test_statures_from_infant_to_adult(full: Body) -> None:
     assert torch.all(stature.diff() > 0)
     assert 0.4 < stature[0] < 0.9
     assert 1.55 < stature[-1] < 1.85
-    assert torch.equal(full(shape, random_rotations(5)).stature, stature), "stature must not depend on the pose"
+    assert torch.equal(full(shape, make_random_rotations(5)).stature, stature), "stature must not depend on the pose"
 
 
 def test_both_meshes_agree_on_place_and_stature(full: Body) -> None:
     low = Body("low")
-    rotations = random_rotations(1)
+    rotations = make_random_rotations(1)
     a, b = full(ADULT, rotations), low(ADULT, rotations)
     torch.testing.assert_close(a.joints, b.joints, atol=1e-4, rtol=0)
     centers = a.vertices[0, CENTER_VERTEX["full"]], b.vertices[0, CENTER_VERTEX["low"]]
@@ -169,7 +169,7 @@ def test_no_people(body: Body) -> None:
 
 def test_gradients_reach_shape_and_pose(body: Body) -> None:
     shape = torch.tensor([[0.4, 0.6, 0.3, 0.45, 0.55, 0.6]], requires_grad=True)
-    rotations = random_rotations(1).requires_grad_()
+    rotations = make_random_rotations(1).requires_grad_()
     body(shape, rotations).vertices.square().sum().backward()
     assert shape.grad is not None
     assert torch.all(shape.grad != 0)
@@ -178,7 +178,7 @@ def test_gradients_reach_shape_and_pose(body: Body) -> None:
 
 
 def test_coco_keypoints_are_at_the_right_places(full: Body) -> None:
-    points = full.regress_coco_keypoints(full(ADULT, rest_rotations(1)).vertices.numpy())[0]
+    points = full.regress_coco_keypoints(full(ADULT, make_rest_rotations(1)).vertices.numpy())[0]
     assert points.shape == (17, 3)
     # In the root bone's frame the head is at −z, the left at +x and the front at +y.
     nose, left_eye, left_shoulder, hip, knee, ankle = points[[0, 1, 5, 11, 13, 15]]

@@ -36,19 +36,19 @@ from multihmr2_ros.camera import (
     undistort_points,
     validate_k,
 )
-from test.helpers.camera_cases import LENS_K, LENSES, SKEW, K, image_grid, refusal, some_points
+from test.helpers.camera_cases import LENS_K, LENSES, SKEW, K, get_refusal, make_image_grid, make_points
 
 RECTIFIED_K = np.array([[580.0, 0.0, 318.0], [0.0, 580.0, 242.0], [0.0, 0.0, 1.0]])
 
 
-def facts(**changes: object) -> CameraInfoContent:
+def make_facts(**changes: object) -> CameraInfoContent:
     """Return a calibrated 640 × 480 camera and a raw image of that size."""
     p = np.concatenate([RECTIFIED_K, [[-30.0], [0.0], [0.0]]], axis=1)
     return dataclasses.replace(CameraInfoContent(640, 480, False, 640, 480, K.ravel(), p.ravel()), **changes)
 
 
-def camera_of(**changes: object) -> CameraModel:
-    camera = camera_from_info(facts(**changes))
+def make_camera(**changes: object) -> CameraModel:
+    camera = camera_from_info(make_facts(**changes))
     assert camera is not None
     return camera
 
@@ -72,7 +72,7 @@ def test_the_field_of_view_spans_the_image() -> None:
 
 @pytest.mark.parametrize("fov", [0.0, -1.0, math.pi, 60.0, math.nan])
 def test_impossible_field_of_view_is_refused(fov: float) -> None:
-    assert "convert it to radians" in refusal(intrinsics_from_fov, fov, 640, 480)
+    assert "convert it to radians" in get_refusal(intrinsics_from_fov, fov, 640, 480)
 
 
 def test_validate_k_copies_to_float64() -> None:
@@ -83,7 +83,7 @@ def test_validate_k_copies_to_float64() -> None:
 # All zero; wrong shapes; column-major; last row (0, 0, 0.5); not upper triangular; no matrix of numbers.
 @pytest.mark.parametrize("k", [0 * K, np.eye(4), K.ravel(), K.T, K / 2, K + SKEW.T, [[1.0, 2.0], [3.0]], "K", None])
 def test_unusable_k_is_refused(k: object) -> None:
-    assert refusal(validate_k, k, "my K").startswith("my K must be [[fx")
+    assert get_refusal(validate_k, k, "my K").startswith("my K must be [[fx")
 
 
 @pytest.mark.parametrize("value", [0.0, -600.0, math.nan, math.inf])
@@ -91,16 +91,18 @@ def test_unusable_k_is_refused(k: object) -> None:
 def test_unusable_focal_lengths_are_refused(value: float, axis: int) -> None:
     k = K.copy()
     k[axis, axis] = value
-    assert str(value) in refusal(validate_k, k)
+    assert str(value) in get_refusal(validate_k, k)
 
 
 # For a unit image; in mm; far too large; fy only.
 @pytest.mark.parametrize("focal", [(0.9, 0.9), (3.6e-3, 3.6e-3), (1e12, 1e12), (600.0, 0.9)])
 def test_focal_lengths_of_no_camera_are_refused(focal: tuple[float, float]) -> None:
     k = np.array([[focal[0], 0.0, 320.0], [0.0, focal[1], 240.0], [0.0, 0.0, 1.0]])
-    text = refusal(camera_from_info, facts(k=k.ravel()))
+    text = get_refusal(camera_from_info, make_facts(k=k.ravel()))
     assert text.startswith("camera_info.k must have focal lengths between ")
-    assert refusal(require_k_in_pixels, k, 640, 480).startswith("K must have focal lengths between 32 and 6.4e+06 px")
+    assert get_refusal(require_k_in_pixels, k, 640, 480).startswith(
+        "K must have focal lengths between 32 and 6.4e+06 px"
+    )
     require_k_in_pixels(K, 640, 480)
 
 
@@ -109,7 +111,7 @@ def test_focal_lengths_of_no_camera_are_refused(focal: tuple[float, float]) -> N
 
 def test_k_is_for_the_raw_image_and_p_for_the_rectified_one() -> None:
     lens = {"distortion_model": "plumb_bob", "d": [-0.2, 0.05, 0.0, 0.0, 0.0]}
-    raw, rectified = camera_of(**lens), camera_of(**lens, rectified=True)
+    raw, rectified = make_camera(**lens), make_camera(**lens, rectified=True)
     assert (raw.source, raw.distortion_model) == ("K", "plumb_bob")
     assert (rectified.source, rectified.distortion_model, rectified.distortion.size) == ("P", "", 0)
     np.testing.assert_array_equal(raw.k, K)
@@ -130,12 +132,12 @@ def test_k_is_for_the_raw_image_and_p_for_the_rectified_one() -> None:
     ],
 )
 def test_uncalibrated_cameras_give_none(changes: dict[str, object], calibrated: bool) -> None:
-    assert (camera_from_info(facts(**changes)) is not None) == calibrated
+    assert (camera_from_info(make_facts(**changes)) is not None) == calibrated
 
 
 @pytest.mark.parametrize("d", [[], [-0.2, 0.05, 0.0, 0.0, 0.0]])
 def test_k_is_for_the_rectified_image_where_p_is_all_zero(d: list[float]) -> None:
-    camera = camera_of(p=np.zeros(12), rectified=True, distortion_model="plumb_bob", d=d)
+    camera = make_camera(p=np.zeros(12), rectified=True, distortion_model="plumb_bob", d=d)
     assert (camera.source, camera.distortion_model, camera.distortion.size) == ("K", "", 0)
     np.testing.assert_array_equal(camera.k, K)
 
@@ -143,7 +145,7 @@ def test_k_is_for_the_rectified_image_where_p_is_all_zero(d: list[float]) -> Non
 @pytest.mark.parametrize("model", ["", "plumb_bob", "equidistant", "rational_polynomial"])
 @pytest.mark.parametrize("d", [[], [0.0] * 5])
 def test_zero_coefficients_mean_no_distortion(model: str, d: list[float]) -> None:
-    camera = camera_of(distortion_model=model, d=d)
+    camera = make_camera(distortion_model=model, d=d)
     assert camera.distortion_model == ""
     np.testing.assert_array_equal(undistort_points([[1.0, 2.0]], camera), [[1.0, 2.0]])
 
@@ -168,19 +170,19 @@ def test_region_and_binning_move_pixels_as_cropping_and_binning_do(roi, binning,
     region = {"roi_x_offset": x, "roi_y_offset": y, "roi_width": width, "roi_height": height}
     image_width, image_height = last_bin((width or 640 - x) / bin_x), last_bin((height or 480 - y) / bin_y)
     image = {"image_width": image_width, "image_height": image_height, "rectified": rectified}
-    camera = camera_of(**region, **image, binning_x=binning[0], binning_y=binning[1])
-    full_image = project(some_points(), RECTIFIED_K if rectified else K)
+    camera = make_camera(**region, **image, binning_x=binning[0], binning_y=binning[1])
+    full_image = project(make_points(), RECTIFIED_K if rectified else K)
     expected = (full_image - [x, y]) / [bin_x, bin_y]
-    np.testing.assert_allclose(project(some_points(), camera.k), expected, atol=1e-9)
+    np.testing.assert_allclose(project(make_points(), camera.k), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(("model", "coefficients"), LENSES)
 def test_distortion_survives_region_and_binning(model: str, coefficients: list[float]) -> None:
     info = {"k": LENS_K.ravel(), "width": 1280, "height": 720, "distortion_model": model, "d": coefficients}
     region = {"roi_x_offset": 200, "roi_y_offset": 100, "roi_width": 800, "roi_height": 600}
-    full = camera_of(**info, image_width=1280, image_height=720)
-    cut = camera_of(**info, **region, binning_x=2, binning_y=2, image_width=400, image_height=300)
-    ideal = image_grid(1280, 720)
+    full = make_camera(**info, image_width=1280, image_height=720)
+    cut = make_camera(**info, **region, binning_x=2, binning_y=2, image_width=400, image_height=300)
+    ideal = make_image_grid(1280, 720)
     expected = (distort_points(ideal, full) - [200, 100]) / 2.0
     np.testing.assert_allclose(distort_points((ideal - [200, 100]) / 2.0, cut), expected, atol=1e-9)
 
@@ -196,14 +198,14 @@ def test_distortion_survives_region_and_binning(model: str, coefficients: list[f
     ],
 )
 def test_image_of_another_size_is_refused_with_both_sizes(changes: dict[str, object], expected_size: str) -> None:
-    wrong = facts(**changes)
-    message = refusal(camera_from_info, wrong)
+    wrong = make_facts(**changes)
+    message = get_refusal(camera_from_info, wrong)
     assert f"images of {expected_size} px" in message
     assert f"the image is {wrong.image_width} x {wrong.image_height} px; publish" in message
 
 
 def test_unknown_calibration_size_fits_any_image() -> None:
-    camera = camera_of(width=0, height=0, image_width=123, image_height=45)
+    camera = make_camera(width=0, height=0, image_width=123, image_height=45)
     assert (camera.width, camera.height) == (123, 45)
     np.testing.assert_array_equal(camera.k, K)
 
@@ -224,7 +226,7 @@ def test_unknown_calibration_size_fits_any_image() -> None:
     ],
 )
 def test_bad_numbers_are_refused(changes: dict[str, object], message: str) -> None:
-    assert message in refusal(camera_from_info, facts(**changes))
+    assert message in get_refusal(camera_from_info, make_facts(**changes))
 
 
 def test_camera_loads_without_opencv_torch_and_ros() -> None:

@@ -25,13 +25,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihmr2_ros.camera import CameraModel, distort_points, project, undistort_points
-from test.helpers.camera_cases import LENS_K, LENSES, SKEW, image_grid, some_points
+from test.helpers.camera_cases import LENS_K, LENSES, SKEW, make_image_grid, make_points
 
 
 @pytest.mark.parametrize(("model", "coefficients"), LENSES)
 def test_distortion_agrees_with_opencv_on_3d_points(model: str, coefficients: list[float]) -> None:
     camera = CameraModel(LENS_K, np.array(coefficients), model, 1280, 720)
-    points = some_points(200) * [0.4, 0.4, 1.0]
+    points = make_points(200) * [0.4, 0.4, 1.0]
     no_motion, distortion = np.zeros(3), np.array(coefficients)
     if model == "equidistant":
         expected, _ = cv2.fisheye.projectPoints(points[None], no_motion, no_motion, LENS_K, distortion)
@@ -44,7 +44,7 @@ def test_distortion_agrees_with_opencv_on_3d_points(model: str, coefficients: li
 @pytest.mark.parametrize(("model", "coefficients"), LENSES)
 def test_undistortion_is_the_inverse_of_distortion_over_the_whole_image(model: str, coefficients: list[float]) -> None:
     camera = CameraModel(LENS_K, np.array(coefficients), model, 1280, 720)
-    grid = image_grid(1280, 720)
+    grid = make_image_grid(1280, 720)
     np.testing.assert_allclose(distort_points(undistort_points(grid, camera), camera), grid, atol=1e-6)
     np.testing.assert_allclose(undistort_points(distort_points(grid, camera), camera), grid, atol=1e-6)
     # A lens without effect would pass the checks above.
@@ -123,7 +123,7 @@ def test_undistortion_never_gives_a_point_that_the_lens_puts_elsewhere(values: l
     coefficients = np.array(values[:count])
     coefficients[2:4] *= 0.02
     camera = CameraModel(LENS_K, coefficients, model, 1280, 720)
-    grid = image_grid(1280, 720)[::6, ::8]
+    grid = make_image_grid(1280, 720)[::6, ::8]
     ideal = undistort_points(grid, camera)
     found = np.isfinite(ideal).all(axis=-1)
     bearings = np.concatenate([(ideal[found] - LENS_K[:2, 2]) / [820.0, 823.0], np.ones((found.sum(), 1))], axis=-1)
@@ -137,7 +137,7 @@ def test_every_valid_ideal_point_is_found_again(values: list[float], model: str)
     if model != "equidistant":
         coefficients[2:4] = 0.0  # without tangential terms the valid ideal point is unique
     camera = CameraModel(LENS_K, coefficients, model, 1280, 720)
-    ideal = image_grid(1280, 720)[::6, ::8]
+    ideal = make_image_grid(1280, 720)[::6, ::8]
     distorted = distort_points(ideal, camera)
     valid = np.isfinite(distorted).all(axis=-1)
     # If the lens compresses the image, 1e-6 px in it are more in the ideal one.

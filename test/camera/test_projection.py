@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihmr2_ros.camera import ResizePad, back_project, intrinsics_from_fov, project
-from test.helpers.camera_cases import SKEW, K, refusal, some_points
+from test.helpers.camera_cases import SKEW, K, get_refusal, make_points
 
 # Landscape, portrait, rounded shorter sides with odd pads, the network's own size, and the two extremes.
 SIZES = [(640, 480), (1920, 1080), (480, 640), (333, 517), (768, 576), (1, 1), (20000, 20), (768, 432)]
@@ -83,10 +83,10 @@ def test_sizes_and_pads(size, resized, padded, pads) -> None:
 def test_maps_of_points_and_k_agree_and_invert(width: int, height: int, fixed: tuple[int, int] | None) -> None:
     fit = ResizePad.fit(width, height) if fixed is None else ResizePad.fit_inside(width, height, *fixed)
     k = intrinsics_from_fov(1.0, width, height)
-    pixels = project(some_points(), k)
+    pixels = project(make_points(), k)
     np.testing.assert_allclose(fit.points_to_source(fit.points_to_input(pixels)), pixels, rtol=0, atol=1e-9)
     np.testing.assert_allclose(fit.k_to_source(fit.k_to_input(k)), k, rtol=0, atol=1e-9)
-    in_input = project(some_points(), fit.k_to_input(k))
+    in_input = project(make_points(), fit.k_to_input(k))
     np.testing.assert_allclose(in_input, fit.points_to_input(pixels), rtol=0, atol=1e-9)
 
 
@@ -104,8 +104,8 @@ def test_fixed_input_holds_the_largest_image(width: int, height: int, columns: i
 
 @pytest.mark.parametrize("size", [(0, 480), (640, 0), (-1, 5)])
 def test_empty_images_are_refused(size: tuple[int, int]) -> None:
-    assert "the image must be at least 1 x 1" in refusal(ResizePad.fit, *size)
-    assert "the network's input must be" in refusal(ResizePad.fit_inside, 640, 480, *size)
+    assert "the image must be at least 1 x 1" in get_refusal(ResizePad.fit, *size)
+    assert "the network's input must be" in get_refusal(ResizePad.fit_inside, 640, 480, *size)
 
 
 # --- projection
@@ -125,7 +125,7 @@ def test_points_at_and_behind_the_camera_are_nan(z: float) -> None:
 
 @pytest.mark.parametrize(("dtype", "atol"), [(np.float64, 1e-12), (np.float32, 1e-5)])
 def test_back_projection_is_the_inverse_of_projection(dtype: type, atol: float) -> None:
-    points = some_points(24).reshape(2, 3, 4, 3).astype(dtype)
+    points = make_points(24).reshape(2, 3, 4, 3).astype(dtype)
     skewed = K + 3.0 * SKEW
     pixels = project(points, skewed)
     again = back_project(pixels, points[..., 2], skewed)

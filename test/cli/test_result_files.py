@@ -59,7 +59,7 @@ def run(small_checkpoint: Path, tmp_path: Path) -> Callable[..., int]:
     return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -84,7 +84,7 @@ def test_inputs_that_would_share_a_result(
     (line,) = capsys.readouterr().err.splitlines()
     assert all(str(tmp_path / name) in line for name in inputs)
     assert "same name" in line
-    assert contents(tmp_path / "out") == {}
+    assert read_contents(tmp_path / "out") == {}
 
 
 def test_names_of_files_that_are_not_written_do_not_matter(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_folder_has_no_suffix(run: Callable[..., int], tmp_path: Path, monkeyp
     for name in ("walk_v1.0", "walk_v1.1"):
         save_image(tmp_path / name / f"{name}.png")
     assert run(tmp_path / "walk_v1.0", tmp_path / "walk_v1.1", options="--save video") == 0
-    assert sorted(contents(tmp_path / "out")) == ["walk_v1.0_overlay.mp4", "walk_v1.1_overlay.mp4"]
+    assert sorted(read_contents(tmp_path / "out")) == ["walk_v1.0_overlay.mp4", "walk_v1.1_overlay.mp4"]
     monkeypatch.chdir(tmp_path / "walk_v1.0")
     assert (make_source_name("."), make_source_name("../walk_v1.1/"), make_source_name("walk_v1.0.png")) == (
         "walk_v1.0", "walk_v1.1", "walk_v1.0",
@@ -118,11 +118,11 @@ def test_the_input_folder_is_no_place_for_results(
 ) -> None:
     save_image(tmp_path / "album" / "a.png")
     (tmp_path / "link").symlink_to(tmp_path / "album")
-    before = contents(tmp_path / "album")
+    before = read_contents(tmp_path / "album")
     assert run(tmp_path / "album", out=tmp_path / "link", options=options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "is the same folder as the input" in line
-    assert contents(tmp_path / "album") == before
+    assert read_contents(tmp_path / "album") == before
 
 
 def test_an_input_is_never_replaced(
@@ -130,12 +130,12 @@ def test_an_input_is_never_replaced(
 ) -> None:
     """Results in the folder of an image are allowed, unless one of them is an input itself."""
     image, other = save_image(tmp_path / "a" / "a.png"), save_image(tmp_path / "a" / "a_overlay.png")
-    before = contents(tmp_path / "a")
+    before = read_contents(tmp_path / "a")
     assert run(image, other, out=tmp_path / "a", options="--save overlay --overwrite") == 2
     assert "would replace the input" in capsys.readouterr().err
-    assert contents(tmp_path / "a") == before
+    assert read_contents(tmp_path / "a") == before
     assert run(image, out=tmp_path / "a") == 0
-    assert sorted(contents(tmp_path / "a")) == ["a.npz", "a.png", "a_overlay.png"]
+    assert sorted(read_contents(tmp_path / "a")) == ["a.npz", "a.png", "a_overlay.png"]
 
 
 @pytest.mark.parametrize("options", ["--save params", "--save params --overwrite"])
@@ -145,11 +145,11 @@ def test_the_folder_of_depth_maps_is_no_place_for_results(
     image, maps = save_image(tmp_path / "a.png"), tmp_path / "maps"
     maps.mkdir()
     np.savez(maps / "a.npz", depth=np.ones((48, 64), np.float32))
-    before = contents(maps)
+    before = read_contents(maps)
     assert run(image, out=maps, options=f"{options} --depth-maps {maps}") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "is the same folder as the input" in line
-    assert contents(maps) == before
+    assert read_contents(maps) == before
 
 
 def test_nothing_is_replaced_without_being_asked(
@@ -161,14 +161,14 @@ def test_nothing_is_replaced_without_being_asked(
     (out / "notes.txt").write_text("kept")
     (out / "b.npz").write_text("of another input")
     image = save_image(tmp_path / "a.png")
-    before = contents(out)
+    before = read_contents(out)
     assert run(image) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert str(out / "a.npz") in line
     assert "--overwrite" in line
-    assert contents(out) == before
+    assert read_contents(out) == before
     assert run(image, options="--save params --overwrite") == 0
-    after = contents(out)
+    after = read_contents(out)
     assert after.pop("a.npz").startswith(b"PK")
     assert before.pop("a.npz") == b"of somebody else"
     assert after == before
@@ -180,21 +180,21 @@ def test_a_shorter_run_leaves_nothing_of_a_longer_one(
     video = save_video(tmp_path / "walk.mp4", 4)
     assert run(video) == 0
     save_video(video, 2)
-    before = contents(tmp_path / "out")
+    before = read_contents(tmp_path / "out")
     assert run(video) == 2
     assert "walk_000000.npz already exists (and 3 more" in capsys.readouterr().err
-    assert contents(tmp_path / "out") == before
+    assert read_contents(tmp_path / "out") == before
     assert run(video, options="--save params --overwrite") == 0
-    assert sorted(contents(tmp_path / "out")) == ["walk_000000.npz", "walk_000001.npz"]
+    assert sorted(read_contents(tmp_path / "out")) == ["walk_000000.npz", "walk_000001.npz"]
 
 
 def test_old_results_stay_where_a_new_run_fails(run: Callable[..., int], tmp_path: Path) -> None:
     image = save_image(tmp_path / "a.png")
     assert run(image) == 0
-    before = contents(tmp_path / "out")
+    before = read_contents(tmp_path / "out")
     image.write_bytes(image.read_bytes()[:100])
     assert run(image, options="--save params --overwrite") == 2
-    assert contents(tmp_path / "out") == before
+    assert read_contents(tmp_path / "out") == before
 
 
 def test_evaluations_do_not_mix(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,21 +207,21 @@ def test_evaluations_do_not_mix(small_checkpoint: Path, tmp_path: Path, capsys: 
     first, second = (write_scene(tmp_path / f"{name}.mcap", 2) for name in ("first", "second"))
     assert evaluate(first, second) == 0
     (out / "second" / "notes.txt").write_text("kept")
-    before = contents(out)
+    before = read_contents(out)
     capsys.readouterr()
     assert evaluate(first) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "results.json already exists" in line
-    assert contents(out) == before
+    assert read_contents(out) == before
     assert evaluate(first, "--overwrite") == 0
     expected = ["frames.csv", "highlights.zip", "people.csv", "predictions.mcap", "report.html", "results.json"]
     expected.append("second/notes.txt")
-    assert sorted(contents(out)) == expected, "nothing is left of the bags that were evaluated before"
-    before = contents(out)
+    assert sorted(read_contents(out)) == expected, "nothing is left of the bags that were evaluated before"
+    before = read_contents(out)
     for arguments in ([out / "predictions.mcap", "--recorded"], [first, "--truth", out / "predictions.mcap"]):
         assert evaluate(*arguments, "--overwrite") == 2
         assert "would replace the input" in capsys.readouterr().err
-        assert contents(out) == before
+        assert read_contents(out) == before
 
 
 @pytest.mark.parametrize("is_interrupted", [False, True])
@@ -246,4 +246,4 @@ def test_training_replaces_no_weights(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("somebody's own")
     with pytest.raises(UserError, match="already"):
         train(Session(out=tmp_path, network=NETWORKS["nano"], training=TrainingConfig()))
-    assert contents(tmp_path) == {name: b"somebody's own"}
+    assert read_contents(tmp_path) == {name: b"somebody's own"}

@@ -43,11 +43,11 @@ FRAMES = 20
 Change = Callable[[int, People], People]
 
 
-def unchanged(index: int, people: People) -> People:
+def keep_people(index: int, people: People) -> People:
     return people
 
 
-def evaluate(path: Path, change: Change = unchanged, **options: Any) -> SequenceResult:
+def evaluate(path: Path, change: Change = keep_people, **options: Any) -> SequenceResult:
     options.setdefault("outputs", BagOutputs(video=False, bag=False, highlights=False))
     return run_job(BagJob(path=path, out=path.parent / "out", **options), TruthfulEstimator(change))
 
@@ -57,11 +57,11 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scene(tmp_path_factory.mktemp("bag") / "walk.mcap", FRAMES)
 
 
-def values(result: SequenceResult) -> dict[str, float]:
+def get_values(result: SequenceResult) -> dict[str, float]:
     return {key: value for key, (value, _) in result.totals.compute_metrics().items()}
 
 
-def shifted(people: People, shift: Any) -> People:
+def shift_people(people: People, shift: Any) -> People:
     """Return the people moved by shift (3,) for all or (n, 3) for each, in meters."""
     move = np.broadcast_to(np.asarray(shift, np.float32), (len(people), 3))
     return dataclasses.replace(
@@ -75,7 +75,7 @@ def shifted(people: People, shift: Any) -> People:
 def test_the_truth_as_prediction_has_no_errors(bag: Path) -> None:
     result = evaluate(bag)
     assert result.problems == ()
-    found = values(result)
+    found = get_values(result)
     for key in ("recall", "precision", "F1", "IDF1", "MOTA", "HOTA", "PCDR@0.2m"):
         assert found[key] == pytest.approx(100, abs=1e-9), key
     for key in ("PVE", "MPJPE", "PA-MPJPE", "Abs-PVE", "TA-PVE", "MRPE", "MRPE z", "distance error", "id switches"):
@@ -97,13 +97,13 @@ def test_known_mistakes_give_known_numbers(bag: Path) -> None:
             joints=((people.joints - pelvis) @ turn.T + pelvis).astype(np.float32),
             vertices=((people.vertices - pelvis) @ turn.T + pelvis).astype(np.float32),
         )
-        people = shifted(people, [0, 0, 0.05])
+        people = shift_people(people, [0, 0, 0.05])
         if index >= FRAMES // 2:
             people = dataclasses.replace(people, track_id=people.track_id[[1, 0, 2]])
         dropped = index % 10 * 3 // 10 if index % 10 in (0, 4, 7) else None  # each of the three people, twice in 20
         return people if dropped is None else people.select(np.arange(3) != dropped)
 
-    found = values(evaluate(bag, change))
+    found = get_values(evaluate(bag, change))
     assert found["recall"] == pytest.approx(90)
     assert found["precision"] == pytest.approx(100)
     assert found["F1"] == pytest.approx(100 * 2 * 54 / (54 + 60))
@@ -124,23 +124,23 @@ def test_known_mistakes_give_known_numbers(bag: Path) -> None:
 
 
 def test_a_common_shift_is_aligned_and_a_common_scale_is_not(bag: Path) -> None:
-    found = values(evaluate(bag, lambda index, people: shifted(people, [0.1, 0.0, 0.0])))
+    found = get_values(evaluate(bag, lambda index, people: shift_people(people, [0.1, 0.0, 0.0])))
     assert found["TA-PVE"] == pytest.approx(0, abs=1e-2)
     assert found["Abs-PVE"] == pytest.approx(100, abs=1e-2)
-    apart = values(evaluate(bag, lambda index, people: shifted(people, 0.1 * np.eye(3))))
+    apart = get_values(evaluate(bag, lambda index, people: shift_people(people, 0.1 * np.eye(3))))
     assert apart["TA-PVE"] > 50
 
 
 def test_order_of_people_and_of_ids_changes_nothing(bag: Path) -> None:
     def change(index: int, people: People) -> People:
-        return shifted(people, [0.03, 0, 0.02 * index])
+        return shift_people(people, [0.03, 0, 0.02 * index])
 
     def mixed(index: int, people: People) -> People:
         order = np.random.default_rng(index).permutation(3)
         people = change(index, people).select(order)
         return dataclasses.replace(people, track_id=people.track_id * 7 + 100)
 
-    plain, other = values(evaluate(bag, change)), values(evaluate(bag, mixed))
+    plain, other = get_values(evaluate(bag, change)), get_values(evaluate(bag, mixed))
     assert plain.keys() == other.keys()
     for key, value in plain.items():
         assert other[key] == pytest.approx(value, rel=1e-9, abs=1e-9), key
@@ -151,7 +151,7 @@ def test_ignored_people_do_not_count(tmp_path: Path) -> None:
 
     def truth(index: int) -> People:
         people = scene(index)
-        far = shifted(people, [[0, 0, 0], [0, 0, 0], [0, 0, 6]])
+        far = shift_people(people, [[0, 0, 0], [0, 0, 0], [0, 0, 6]])
         return dataclasses.replace(far, score=np.array([1.0, 0.3, np.nan], np.float32))
 
     path = write_scene(tmp_path / "walk.mcap", 6, truth=truth)
@@ -164,7 +164,7 @@ def test_ignored_people_do_not_count(tmp_path: Path) -> None:
     assert totals.compute_metrics()["MOTA"] == (100.0, 6)
 
 
-def nobody_is_found(index: int, people: People) -> People:
+def remove_people(index: int, people: People) -> People:
     return people.select(np.zeros(3, bool))
 
 
@@ -173,13 +173,13 @@ def test_without_tracks_there_are_no_identities(bag: Path) -> None:
         people = dataclasses.replace(people, track_id=np.full(3, -1))
         return people.select(np.zeros(3, bool)) if index == 2 else people
 
-    found = values(evaluate(bag, change))
+    found = get_values(evaluate(bag, change))
     assert found["recall"] == pytest.approx(95)
     assert not {"IDF1", "MOTA", "HOTA", "id switches"} & found.keys()
-    nobody = values(evaluate(bag, nobody_is_found))
+    nobody = get_values(evaluate(bag, remove_people))
     assert (nobody["recall"], nobody["MOTA"], nobody["IDF1"]) == (0, 0, 0)
     assert "MPJPE" not in nobody
-    unwanted = values(evaluate(bag, nobody_is_found, scoring=ScoringConfig(identities=False)))
+    unwanted = get_values(evaluate(bag, remove_people, scoring=ScoringConfig(identities=False)))
     assert nobody.keys() - unwanted.keys() == {"IDF1", "MOTA", "HOTA", "id switches"}
 
 
@@ -194,10 +194,10 @@ def test_given_and_predicted_intrinsics(bag: Path) -> None:
     predicted = evaluate(bag, intrinsics=IntrinsicsChoice("predicted"))
     focal = HEIGHT / 2 / np.tan(np.radians(30))
     fov_error = abs(60 - np.degrees(2 * np.arctan(HEIGHT / 2 / FOCAL)))
-    assert values(given)["MRPE z"] == pytest.approx(0, abs=1e-2)
-    assert values(predicted)["MRPE z"] == pytest.approx(1e3 * 5.0 * abs(focal / FOCAL - 1), rel=1e-3)
+    assert get_values(given)["MRPE z"] == pytest.approx(0, abs=1e-2)
+    assert get_values(predicted)["MRPE z"] == pytest.approx(1e3 * 5.0 * abs(focal / FOCAL - 1), rel=1e-3)
     for result in (given, predicted):
-        assert values(result)["FOV error"] == pytest.approx(fov_error, abs=1e-3)
+        assert get_values(result)["FOV error"] == pytest.approx(fov_error, abs=1e-3)
 
 
 def test_the_files(bag: Path, tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_recording_of_a_live_run(tmp_path: Path) -> None:
     )
     result = run_job(BagJob(path=path, out=tmp_path / "out", recorded=True))
     assert result.problems == ()
-    assert values(result)["recall"] == pytest.approx(75)
-    assert values(result)["MPJPE"] == pytest.approx(0, abs=1e-2)
+    assert get_values(result)["recall"] == pytest.approx(75)
+    assert get_values(result)["MPJPE"] == pytest.approx(0, abs=1e-2)
     assert result.totals.with_truth == FRAMES
     latency = result.totals.compute_latencies()["stamp to publication"]
     assert latency["max_ms"] == pytest.approx(50 + 19)
@@ -302,8 +302,8 @@ def test_results_are_reproducible_except_for_times(bag: Path, tmp_path: Path) ->
 def test_merging_is_exact(bag: Path) -> None:
     """Bags have different lengths: sums are added, means are not averaged."""
     short = write_scene(bag.parent / "short.mcap", 3)
-    near = evaluate(bag, lambda index, people: shifted(people, [0, 0, 0.02]))
-    far = evaluate(short, lambda index, people: shifted(people, [0, 0, 0.1]))
+    near = evaluate(bag, lambda index, people: shift_people(people, [0, 0, 0.02]))
+    far = evaluate(short, lambda index, people: shift_people(people, [0, 0, 0.1]))
     total = near.totals + far.totals
     assert total.compute_metrics()["MRPE z"][0] == pytest.approx((FRAMES * 20 + 3 * 100) / (FRAMES + 3), abs=1e-2)
     assert total.compute_metrics()["MRPE z"][1] == 3 * (FRAMES + 3)

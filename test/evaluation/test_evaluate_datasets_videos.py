@@ -39,7 +39,7 @@ TRIAL = REAL / "perfanalytics_pose2sim" / "S00_P00_SingleParticipant" / "S00_P00
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML needs Python 3.11, or tomli")
 
 
-def found(index: int) -> People:
+def make_prediction(index: int) -> People:
     """Return no people, and a field of view 3° too small."""
     people = make_people_with_vertices(np.zeros((0, 1, 3)), K)
     return dataclasses.replace(people, predicted_vertical_fov=2 * np.arctan(120 / 400) - np.radians(3))
@@ -62,7 +62,9 @@ def test_field_of_view(tmp_path: Path, calibration: str, video: str, name: str) 
         reported.append((name, count))
         return items
 
-    (result,) = evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(found), progress)
+    (result,) = evaluate_dataset(
+        DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(make_prediction), progress
+    )
     assert (result.name, result.problems) == (name, ())
     assert result.totals.compute_metrics() == {"FOV error": (pytest.approx(3, abs=1e-6), FRAMES)}
     rows = (tmp_path / "out" / name / "frames.csv").read_text().splitlines()
@@ -75,7 +77,7 @@ def test_a_folder_of_links(tmp_path: Path) -> None:
     links.mkdir()
     for each in folder.iterdir():
         (links / each.name).symlink_to(each)
-    (result,) = evaluate_dataset(DatasetJob("calibrated-videos", links, tmp_path / "out"), Estimator(found))
+    (result,) = evaluate_dataset(DatasetJob("calibrated-videos", links, tmp_path / "out"), Estimator(make_prediction))
     assert (result.name, result.problems) == ("S00_T01-cam01", ())
 
 
@@ -108,7 +110,7 @@ def test_a_video_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
     videos = folder / "S00_T01" / "videos"
     (videos / "a_cam01.mp4").write_bytes(b"")
     write_video(videos / "b_cam07.mp4")
-    results = evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(found))
+    results = evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), Estimator(make_prediction))
     assert [len(result.problems) for result in results] == [1, 1, 0]
     assert "is empty" in results[0].problems[0]
     assert "b_cam07.mp4" in results[1].problems[0]
@@ -118,7 +120,7 @@ def test_a_video_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
 def test_videos_whose_results_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     folder = write_recording(tmp_path / "session", POSE2SIM)
     (folder / "S00_T01" / "videos" / "cam01.avi").write_bytes(b"")
-    estimator = Estimator(found)
+    estimator = Estimator(make_prediction)
     with pytest.raises(UserError, match="results of the name S00_T01-cam01"):
         evaluate_dataset(DatasetJob("calibrated-videos", folder, tmp_path / "out"), estimator)
     assert estimator.index == -1, "before anything is read"

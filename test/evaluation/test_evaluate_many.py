@@ -41,7 +41,7 @@ from test.helpers.evaluation_bags import TruthfulEstimator, scene, write_scene
 # --- comparison
 
 
-def result(name: str, error_mm: float, people: int, found: int, switches: int = 0) -> SequenceResult:
+def make_result(name: str, error_mm: float, people: int, found: int, switches: int = 0) -> SequenceResult:
     """Return a result of one sequence with the given error."""
     totals = Totals(
         frames=people,
@@ -59,7 +59,7 @@ def save(folder: Path, results: list[SequenceResult]) -> Path:
     return folder
 
 
-def only(comparisons: list[Comparison], key: str) -> tuple[float, float, float, float]:
+def select_metric(comparisons: list[Comparison], key: str) -> tuple[float, float, float, float]:
     (found,) = [each for each in comparisons[0].differences if each.key == key]
     return found.a, found.b, found.low, found.high
 
@@ -71,13 +71,16 @@ def test_differences_over_sequences(tmp_path: Path) -> None:
     a, b = (
         save(
             tmp_path / name,
-            [result(f"s{i}", e - less, int(n), int(n)) for i, (e, n) in enumerate(zip(errors, sizes, strict=True))],
+            [
+                make_result(f"s{i}", e - less, int(n), int(n))
+                for i, (e, n) in enumerate(zip(errors, sizes, strict=True))
+            ],
         )
         for name, less in (("a", 0), ("b", 5))
     )
     (comparison,) = compare(a, b)
     assert (comparison.units, comparison.drawn) == (20, "sequences")
-    first, second, low, high = only([comparison], "MRPE")
+    first, second, low, high = select_metric([comparison], "MRPE")
     assert first == pytest.approx((errors * sizes).sum() / sizes.sum())
     assert (second - first, low, high) == (pytest.approx(-5), pytest.approx(-5), pytest.approx(-5))
     (line,) = [line for line in format_comparison(a, b, [comparison]).splitlines() if line.startswith("MRPE ")]
@@ -86,10 +89,10 @@ def test_differences_over_sequences(tmp_path: Path) -> None:
 
 def test_an_interval_that_ends_at_0_but_for_rounding_is_not_judged(tmp_path: Path) -> None:
     """B is better in x and equal in y but for rounding. A quarter of the bootstrap samples contains y only."""
-    a = save(tmp_path / "a", [result("x", 100, 50, 50), result("y", 100, 50, 50)])
-    b = save(tmp_path / "b", [result("x", 50, 50, 50), result("y", 100 - 1e-5, 50, 50)])
+    a = save(tmp_path / "a", [make_result("x", 100, 50, 50), make_result("y", 100, 50, 50)])
+    b = save(tmp_path / "b", [make_result("x", 50, 50, 50), make_result("y", 100 - 1e-5, 50, 50)])
     comparisons = compare(a, b)
-    *_, low, high = only(comparisons, "MRPE")
+    *_, low, high = select_metric(comparisons, "MRPE")
     assert (low, high) == (pytest.approx(-50), pytest.approx(-1e-5))
     (line,) = [line for line in format_comparison(a, b, comparisons).splitlines() if line.startswith("MRPE ")]
     assert "better" not in line
@@ -99,9 +102,9 @@ def test_the_interval_is_as_wide_as_theory_says(tmp_path: Path) -> None:
     """Equally long sequences with normally distributed differences: ±1.96 standard errors."""
     rng = np.random.default_rng(1)
     differences = rng.normal(3.0, 10.0, 200)
-    a = save(tmp_path / "a", [result(f"s{i}", 100, 50, 50) for i in range(200)])
-    b = save(tmp_path / "b", [result(f"s{i}", 100 + each, 50, 50) for i, each in enumerate(differences)])
-    first, second, low, high = only(compare(a, b), "MRPE")
+    a = save(tmp_path / "a", [make_result(f"s{i}", 100, 50, 50) for i in range(200)])
+    b = save(tmp_path / "b", [make_result(f"s{i}", 100 + each, 50, 50) for i, each in enumerate(differences)])
+    first, second, low, high = select_metric(compare(a, b), "MRPE")
     spread = 1.96 * differences.std() / np.sqrt(200)
     assert second - first == pytest.approx(differences.mean())
     assert low == pytest.approx(differences.mean() - spread, abs=0.15 * spread)
@@ -159,28 +162,28 @@ def test_people_without_an_identity_are_not_the_same_in_two_frames(tmp_path: Pat
 
 def test_a_sequence_without_true_people_leaves_the_intervals(tmp_path: Path) -> None:
     empty = SequenceResult("empty", "", "given", "", Totals(frames=5, with_truth=5, identity=IdentityCounts()))
-    people = [result(f"s{i}", 10, 50, 50) for i in range(3)]
-    swapped = [result(f"s{i}", 10, 50, 50, switches=5) for i in range(3)]
+    people = [make_result(f"s{i}", 10, 50, 50) for i in range(3)]
+    swapped = [make_result(f"s{i}", 10, 50, 50, switches=5) for i in range(3)]
     a, b = (save(tmp_path / name, [*each, empty]) for name, each in (("a", people), ("b", swapped)))
     for key, change in (("MOTA", -10), ("MRPE", 0)):
-        first, second, low, high = only(compare(a, b), key)
+        first, second, low, high = select_metric(compare(a, b), key)
         assert (second - first, low, high) == (pytest.approx(change),) * 3
 
 
 def test_only_common_sequences_are_compared(tmp_path: Path) -> None:
-    a = save(tmp_path / "a", [result("x", 10, 5, 5), result("y", 20, 5, 4), result("z", 20, 5, 4)])
-    b = save(tmp_path / "b", [result("y", 30, 5, 5), result("x", 10, 5, 5), result("w", 900, 9, 0)])
-    first, second, *_ = only(compare(a, b), "MRPE")
+    a = save(tmp_path / "a", [make_result("x", 10, 5, 5), make_result("y", 20, 5, 4), make_result("z", 20, 5, 4)])
+    b = save(tmp_path / "b", [make_result("y", 30, 5, 5), make_result("x", 10, 5, 5), make_result("w", 900, 9, 0)])
+    first, second, *_ = select_metric(compare(a, b), "MRPE")
     assert (first, second) == (pytest.approx((50 + 80) / 9), pytest.approx(20))
-    c = save(tmp_path / "c", [result("w", 900, 9, 1)])
+    c = save(tmp_path / "c", [make_result("w", 900, 9, 1)])
     with pytest.raises(UserError, match=r"no common sequence with ground truth: x, y, z in .*, w in "):
         compare(a, c)
 
 
 def test_one_sequence_of_boxes_has_no_intervals(tmp_path: Path) -> None:
-    a, b = (save(tmp_path / name, [result("x", error, 5, 5)]) for name, error in (("a", 10), ("b", 20)))
+    a, b = (save(tmp_path / name, [make_result("x", error, 5, 5)]) for name, error in (("a", 10), ("b", 20)))
     comparisons = compare(a, b)
-    first, second, low, high = only(comparisons, "MRPE")
+    first, second, low, high = select_metric(comparisons, "MRPE")
     assert (first, second) == (10, 20)
     assert np.isnan([low, high]).all()
     assert "no intervals" in format_comparison(a, b, comparisons)
@@ -216,9 +219,9 @@ def test_blocks_of_one_sequence(tmp_path: Path) -> None:
         files.write_results(tmp_path / name, [done], {}, {}, [])
     comparisons = compare(tmp_path / "a", tmp_path / "b")
     assert (comparisons[0].units, comparisons[0].drawn) == (10, "blocks of 4 frames")
-    first, second, low, high = only(comparisons, "MRPE")
+    first, second, low, high = select_metric(comparisons, "MRPE")
     assert (second - first, low, high) == (pytest.approx(-70, abs=0.01),) * 3
-    assert np.isnan(only(comparisons, "IDF1")[2]), "identities are no sum over blocks"
+    assert np.isnan(select_metric(comparisons, "IDF1")[2]), "identities are no sum over blocks"
 
 
 @pytest.mark.parametrize("missing", ["every second", "first half"])
@@ -238,14 +241,14 @@ def test_blocks_contain_the_same_frames(tmp_path: Path, missing: str) -> None:
         files.write_results(tmp_path / name, [done], {}, {}, [])
     comparisons = compare(tmp_path / "a", tmp_path / "b")
     assert (comparisons[0].units, comparisons[0].drawn) == (10, "blocks of 2 frames")
-    first, second, low, high = only(comparisons, "MRPE z")
+    first, second, low, high = select_metric(comparisons, "MRPE z")
     assert (second - first, low, high) == (pytest.approx(10, abs=0.01),) * 3
 
 
 def test_results_come_back_from_their_file(tmp_path: Path) -> None:
-    folder = save(tmp_path / "a", [result("x", 12.5, 7, 5, switches=2)])
+    folder = save(tmp_path / "a", [make_result("x", 12.5, 7, 5, switches=2)])
     (sequence,) = files.read_results(folder)["sequences"]
-    assert sequence["totals"].compute_metrics() == result("x", 12.5, 7, 5, switches=2).totals.compute_metrics()
+    assert sequence["totals"].compute_metrics() == make_result("x", 12.5, 7, 5, switches=2).totals.compute_metrics()
     for text in ("", "[]", "{}", '{"format": 9}', '{"format": 1, "sequences": [{}]}'):
         (folder / "results.json").write_text(text)
         with pytest.raises(UserError, match="evaluate again") as caught:
@@ -258,7 +261,7 @@ def test_results_come_back_from_their_file(tmp_path: Path) -> None:
 def test_damaged_results_are_not_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, is_deleted: bool
 ) -> None:
-    folder = save(tmp_path / "a", [result("x", 12.5, 7, 5), result("y", 12.5, 7, 5)])
+    folder = save(tmp_path / "a", [make_result("x", 12.5, 7, 5), make_result("y", 12.5, 7, 5)])
     document = json.loads((folder / "results.json").read_text())
     part = document if key in document else document["sequences"][0]
     part[key] = None

@@ -46,11 +46,11 @@ SIGMA_M, SPEED_SIGMA = np.array([0.02, 0.03, 0.1]), np.array([0.1, 0.05, 0.3])
 TRUE_VELOCITY = np.array([0.1, 0.0, 0.0])  # of `scene`: 1 cm in 0.1 s
 
 
-def true_people(index: int) -> People:
+def make_true_people(index: int) -> People:
     return dataclasses.replace(scene(index), velocity=np.tile(TRUE_VELOCITY, (PEOPLE, 1)))
 
 
-def noisy(factor: float = 1.0, cue: PlacementCue | None = PlacementCue.DEPTH) -> Callable[[int, People], People]:
+def add_noise(factor: float = 1.0, cue: PlacementCue | None = PlacementCue.DEPTH) -> Callable[[int, People], People]:
     """Return the true people with noise of SIGMA_M and SPEED_SIGMA and covariances `factor`² times as large."""
     rng = np.random.default_rng(7)
 
@@ -77,12 +77,12 @@ def noisy(factor: float = 1.0, cue: PlacementCue | None = PlacementCue.DEPTH) ->
 @pytest.fixture(scope="module")
 def noisy_result(bag: Path) -> tuple[SequenceResult, Path]:
     """Return the result and its folder for an evaluation of `noisy()`."""
-    return evaluate(bag, bag.parent / "noisy", noisy()), bag.parent / "noisy"
+    return evaluate(bag, bag.parent / "noisy", add_noise()), bag.parent / "noisy"
 
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scene(tmp_path_factory.mktemp("motion") / "walk.mcap", FRAMES, truth=true_people)
+    return write_scene(tmp_path_factory.mktemp("motion") / "walk.mcap", FRAMES, truth=make_true_people)
 
 
 def evaluate(bag: Path, out: Path, change: Callable[[int, People], People]) -> SequenceResult:
@@ -96,7 +96,7 @@ def evaluate(bag: Path, out: Path, change: Callable[[int, People], People]) -> S
 
 
 def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
-    totals = evaluate(bag, tmp_path / "out", noisy(cue=None)).totals
+    totals = evaluate(bag, tmp_path / "out", add_noise(cue=None)).totals
     values = {key: value for key, (value, _) in totals.compute_metrics().items()}
     least, most = normalized_error_bounds(FRAMES * PEOPLE, 0.999)
     assert least < values["velocity NEES"] < most
@@ -108,7 +108,7 @@ def test_known_noise_is_calibrated(bag: Path, tmp_path: Path) -> None:
         {"nees": values["velocity NEES"], "low": low, "high": high, "inside_95": values["velocity coverage"],
          "count": FRAMES * PEOPLE}
     )  # fmt: skip
-    small = evaluate(bag, tmp_path / "small", noisy(0.5, cue=None)).totals.compute_metrics()
+    small = evaluate(bag, tmp_path / "small", add_noise(0.5, cue=None)).totals.compute_metrics()
     assert small["velocity NEES"][0] == pytest.approx(4 * values["velocity NEES"])
 
 
@@ -152,7 +152,7 @@ def test_distances_by_cue(noisy_result: tuple[SequenceResult, Path]) -> None:
 
 
 def test_without_cues_all_people_keep_the_predicted_distance(bag: Path, tmp_path: Path) -> None:
-    found = evaluate(bag, tmp_path / "out", noisy(cue=None)).totals.summarize_distances()
+    found = evaluate(bag, tmp_path / "out", add_noise(cue=None)).totals.summarize_distances()
     assert set(found) == {"prediction only"}
     assert (found["prediction only"]["count"], found["prediction only"]["z_count"]) == (FRAMES * PEOPLE, 0)
 
@@ -162,12 +162,12 @@ def test_unknown_velocities_have_no_rows(tmp_path: Path) -> None:
         return dataclasses.replace(scene(index), velocity=np.full((PEOPLE, 3), np.nan))
 
     path = write_scene(tmp_path / "walk.mcap", 5, truth=unknown)
-    totals = evaluate(path, tmp_path / "out", noisy()).totals
+    totals = evaluate(path, tmp_path / "out", add_noise()).totals
     assert not {"velocity error", "velocity error p50", "velocity NEES"} & set(totals.compute_metrics())
     assert set(totals.compute_calibration()) == {"pelvis"}
 
 
-def as_of_before(folder: Path) -> None:
+def write_former_result(folder: Path) -> None:
     """Reduce the tables and results to those of the version before these metrics."""
     for name in ("frames.csv", "people.csv"):
         with open(folder / name, newline="") as file:
@@ -192,7 +192,7 @@ def as_of_before(folder: Path) -> None:
 def test_results_of_the_version_before_are_compared(noisy_result: tuple[SequenceResult, Path], tmp_path: Path) -> None:
     for name in ("old", "new"):
         shutil.copytree(noisy_result[1], tmp_path / name)
-    as_of_before(tmp_path / "old")
+    write_former_result(tmp_path / "old")
     comparisons = compare(tmp_path / "old", tmp_path / "new")
     keys = {found.key for found in comparisons[0].differences}
     assert "distance error" in keys
@@ -203,7 +203,7 @@ def test_results_of_the_version_before_are_compared(noisy_result: tuple[Sequence
 
 def test_the_better_calibration_is_the_one_near_one(bag: Path, tmp_path: Path) -> None:
     for name, factor in (("tight", 0.5), ("right", 1.0), ("wide", 3.0)):
-        evaluate(bag, tmp_path / name, noisy(factor))
+        evaluate(bag, tmp_path / name, add_noise(factor))
     for worse in ("tight", "wide"):
         comparisons = compare(tmp_path / worse, tmp_path / "right")
         (found,) = [each for each in comparisons[0].differences if each.key == "velocity NEES"]
@@ -211,7 +211,7 @@ def test_the_better_calibration_is_the_one_near_one(bag: Path, tmp_path: Path) -
         assert "velocity coverage" in format_comparison(tmp_path / worse, tmp_path / "right", comparisons)
 
 
-def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iterator[EvaluationFrame]:
+def make_driving_camera(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iterator[EvaluationFrame]:
     """Return a camera that drives along x at 1 m/s and turns, and people who accelerate along y of the fixed frame."""
     for index in range(count):
         time, angle = 0.1 * index, 0.3 * index
@@ -230,8 +230,10 @@ def driving(count: int, *, poses: bool = True, velocity: float = np.nan) -> Iter
 @pytest.mark.parametrize("velocity", [np.nan, 9.0])
 def test_true_velocities_from_a_moving_camera(velocity: float) -> None:
     """Velocities in camera axes are replaced if the camera pose is known."""
-    eval_frames = list(add_true_velocities(driving(6, velocity=velocity)))
-    assert [eval_frame.stamp_ns for eval_frame in eval_frames] == [eval_frame.stamp_ns for eval_frame in driving(6)]
+    eval_frames = list(add_true_velocities(make_driving_camera(6, velocity=velocity)))
+    assert [eval_frame.stamp_ns for eval_frame in eval_frames] == [
+        eval_frame.stamp_ns for eval_frame in make_driving_camera(6)
+    ]
     for index, eval_frame in enumerate(eval_frames):
         assert eval_frame.truth is not None
         assert eval_frame.truth.velocity_frame == "fixed"
@@ -244,7 +246,7 @@ def test_true_velocities_from_a_moving_camera(velocity: float) -> None:
 def test_people_with_one_track_id_have_no_true_velocity() -> None:
     eval_frames = [
         dataclasses.replace(each, truth=dataclasses.replace(each.truth, track_id=np.array([1, 1, 2])))
-        for each in driving(3)
+        for each in make_driving_camera(3)
         if each.truth is not None
     ]
     truth = list(add_true_velocities(eval_frames))[1].truth
@@ -253,11 +255,11 @@ def test_people_with_one_track_id_have_no_true_velocity() -> None:
 
 
 def test_true_velocities_stay_as_they_are() -> None:
-    plain = list(add_true_velocities(driving(3, poses=False, velocity=0.25)))
+    plain = list(add_true_velocities(make_driving_camera(3, poses=False, velocity=0.25)))
     assert all(eval_frame.truth is not None and eval_frame.truth.velocity_frame == "camera" for eval_frame in plain)
     fixed = [
         dataclasses.replace(eval_frame, truth=dataclasses.replace(eval_frame.truth, velocity_frame="fixed"))
-        for eval_frame in driving(3, velocity=0.25)
+        for eval_frame in make_driving_camera(3, velocity=0.25)
         if eval_frame.truth is not None
     ]
     assert [eval_frame.truth for eval_frame in add_true_velocities(fixed)] == [eval_frame.truth for eval_frame in fixed]

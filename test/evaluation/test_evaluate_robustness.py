@@ -44,13 +44,13 @@ def evaluate(path: Path, **options: Any) -> SequenceResult:
     return run_job(job, TruthfulEstimator())
 
 
-def the_line(result: SequenceResult) -> str:
+def get_line(result: SequenceResult) -> str:
     (line,) = result.problems
     assert "\n" not in line
     return line
 
 
-def tables(path: Path) -> set[str]:
+def read_tables(path: Path) -> set[str]:
     return {each.name for each in (path.parent / f"{path.stem}_out").iterdir()}
 
 
@@ -58,10 +58,10 @@ def test_a_bag_that_is_cut_off(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "cut.mcap", 20)
     path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
     result = evaluate(path)
-    assert "damaged or cut off" in the_line(result)
+    assert "damaged or cut off" in get_line(result)
     assert 3 <= result.totals.with_truth <= 15
     assert result.totals.compute_metrics()["recall"][0] == 100
-    assert tables(path) == {"frames.csv", "people.csv", "highlights.zip"}
+    assert read_tables(path) == {"frames.csv", "people.csv", "highlights.zip"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_clocks(tmp_path: Path, stamp: Callable[[int], int]) -> None:
     path = write_scene(tmp_path / "clock.mcap", 10, stamp=stamp)
     result = evaluate(path)
     if stamp(0) == 0:
-        assert "no image has a stamp" in the_line(result)
+        assert "no image has a stamp" in get_line(result)
         assert result.totals.frames == 10
         return
     assert result.problems == ()
@@ -83,7 +83,7 @@ def test_clocks(tmp_path: Path, stamp: Callable[[int], int]) -> None:
 def test_no_truth(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "plain.mcap", 5, truth=lambda index: None)
     result = evaluate(path)
-    assert "no HumanArrays on /ground_truth/humans" in the_line(result)
+    assert "no HumanArrays on /ground_truth/humans" in get_line(result)
     assert (result.totals.frames, result.totals.detections, result.totals.with_truth) == (5, 15, 0)
     assert result.totals.compute_metrics() == {}
     assert result.totals.compute_latencies()["estimate"]["count"] == 5
@@ -91,10 +91,10 @@ def test_no_truth(tmp_path: Path) -> None:
 
 def test_truth_of_another_type_or_of_other_times(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "typed.mcap", 3)
-    assert "expected multihmr2_ros/msg/HumanArray" in the_line(evaluate(path, truth="/camera/image_raw"))
+    assert "expected multihmr2_ros/msg/HumanArray" in get_line(evaluate(path, truth="/camera/image_raw"))
     late = write_scene(tmp_path / "late.mcap", 3, images=False, stamp=lambda index: stamp_of(index + 100))
     plain = write_scene(tmp_path / "early.mcap", 3, truth=lambda index: None)
-    assert "no image has the stamp of a ground truth message" in the_line(evaluate(plain, truth=str(late)))
+    assert "no image has the stamp of a ground truth message" in get_line(evaluate(plain, truth=str(late)))
 
 
 def test_truth_in_another_bag(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_truth_in_another_bag(tmp_path: Path) -> None:
     result = evaluate(path, truth=str(truth))
     assert result.problems == ()
     assert result.totals.with_truth == 6
-    assert "nothing.mcap does not exist" in the_line(evaluate(path, truth=str(tmp_path / "nothing.mcap")))
+    assert "nothing.mcap does not exist" in get_line(evaluate(path, truth=str(tmp_path / "nothing.mcap")))
 
 
 def test_truth_for_some_frames_only(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_bones_of_another_rig(tmp_path: Path, count: int, predicted: int) -> Non
     if count and not predicted:
         assert result.problems == (), "nobody is compared"
     else:
-        assert "must have as many joints" in the_line(result)
+        assert "must have as many joints" in get_line(result)
 
 
 def test_an_unexpected_error_affects_only_its_bag(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_an_unexpected_error_affects_only_its_bag(tmp_path: Path) -> None:
     result = run_job(
         BagJob(path=path, out=tmp_path / "out", outputs=BagOutputs(video=False, bag=False)), TruthfulEstimator(fail)
     )
-    assert "the evaluation failed with RuntimeError (two lines)" in the_line(result)
+    assert "the evaluation failed with RuntimeError (two lines)" in get_line(result)
 
 
 def test_another_mesh_or_none_leaves_out_what_needs_vertices(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def seven(pose: np.ndarray) -> Pose:
 CAMERA_IN_BASE = pose(35, 0.1, 0.2, 0.9)
 
 
-def base_in_map(index: float) -> np.ndarray:
+def compute_base_pose(index: float) -> np.ndarray:
     """Return the pose of a robot that turns and drives at constant speed."""
     result = np.eye(4)
     result[:3, :3] = Rotation.from_euler("z", 4 * index, degrees=True).as_matrix()
@@ -182,24 +182,26 @@ def base_in_map(index: float) -> np.ndarray:
     return result
 
 
-def moving_camera(every: int = 2, frames: int = 10) -> list[tuple[str, int, Any]]:
+def make_moving_camera(every: int = 2, frames: int = 10) -> list[tuple[str, int, Any]]:
     """Return /tf_static and /tf of a robot; /tf only for every second image, as odometry may not be synchronous."""
     messages = [("/tf_static", stamp_of(0), transform("base", "camera", seven(CAMERA_IN_BASE), 0))]
     messages += [
-        ("/tf", stamp_of(index), transform("map", "base", seven(base_in_map(index)), stamp_of(index)))
+        ("/tf", stamp_of(index), transform("map", "base", seven(compute_base_pose(index)), stamp_of(index)))
         for index in range(0, frames + every, every)
     ]
     messages.append(("/tf", stamp_of(0), transform("map", "body_3", seven(np.eye(4)), stamp_of(0))))
     return messages
 
 
-def in_map(index: int) -> People:
-    return move_people(scene(index), base_in_map(index) @ CAMERA_IN_BASE)
+def make_people_in_map(index: int) -> People:
+    return move_people(scene(index), compute_base_pose(index) @ CAMERA_IN_BASE)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "db3"])
 def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> None:
-    path = write_scene(tmp_path / f"map.{storage}", 10, truth=in_map, frame_id="map", extra=moving_camera())
+    path = write_scene(
+        tmp_path / f"map.{storage}", 10, truth=make_people_in_map, frame_id="map", extra=make_moving_camera()
+    )
     result = evaluate(path)
     assert result.problems == ()
     assert result.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
@@ -207,7 +209,7 @@ def test_truth_in_the_map_of_a_moving_camera(tmp_path: Path, storage: str) -> No
 
 
 def test_a_bag_of_predictions_contains_the_transforms_of_its_truth(tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "map.mcap", 4, truth=in_map, frame_id="map", extra=moving_camera())
+    path = write_scene(tmp_path / "map.mcap", 4, truth=make_people_in_map, frame_id="map", extra=make_moving_camera())
     assert run_job(BagJob(path=path, out=tmp_path, outputs=BagOutputs(video=False)), TruthfulEstimator()).problems == ()
     again = evaluate(tmp_path / "predictions.mcap", recorded=True)
     assert again.problems == ()
@@ -223,13 +225,15 @@ def test_recorded_people_in_a_target_frame(tmp_path: Path) -> None:
         extra=[("/tf_static", stamp_of(0), transform("base_link", "camera", seven(base_from_camera), 0))],
     )  # fmt: skip
     result = evaluate(path, recorded=True)
-    assert "are in base_link (target_frame)" in the_line(result)
+    assert "are in base_link (target_frame)" in get_line(result)
     assert (result.totals.frames, result.totals.detections, result.totals.with_truth) == (4, 12, 0)
 
 
 def test_recorded_people_without_a_transform_of_the_truth(tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "live.mcap", 4, images=False, truth=in_map, frame_id="map", recorded=scene)
-    assert "no transform between 'map' and 'camera'" in the_line(evaluate(path, recorded=True))
+    path = write_scene(
+        tmp_path / "live.mcap", 4, images=False, truth=make_people_in_map, frame_id="map", recorded=scene
+    )
+    assert "no transform between 'map' and 'camera'" in get_line(evaluate(path, recorded=True))
 
 
 @pytest.mark.parametrize(("frame_id", "fixed_frame", "label"), [
@@ -239,10 +243,10 @@ def test_true_velocities_are_kept_if_their_frame_is_that_of_the_predictions(
     tmp_path: Path, frame_id: str, fixed_frame: str, label: str
 ) -> None:
     def moving(index: int) -> People:
-        people = in_map(index) if frame_id == "map" else scene(index)
+        people = make_people_in_map(index) if frame_id == "map" else scene(index)
         return dataclasses.replace(people, velocity=np.tile([1.0, 2.0, 3.0], (len(people), 1)))
 
-    path = write_scene(tmp_path / "map.mcap", 3, truth=moving, frame_id=frame_id, extra=moving_camera())
+    path = write_scene(tmp_path / "map.mcap", 3, truth=moving, frame_id=frame_id, extra=make_moving_camera())
     reader = GroundTruthReader(path, TRUTH_TOPIC, fixed_frame)
     found = reader.read_at(stamp_of(1), "camera", None)
     reader.close()
@@ -257,30 +261,34 @@ def test_true_velocities_are_kept_if_their_frame_is_that_of_the_predictions(
 
 
 def test_truth_in_the_map_without_transforms(tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "map.mcap", 10, truth=in_map, frame_id="map")
+    path = write_scene(tmp_path / "map.mcap", 10, truth=make_people_in_map, frame_id="map")
     result = evaluate(path)
-    assert "no transform between 'map' and 'camera'" in the_line(result)
+    assert "no transform between 'map' and 'camera'" in get_line(result)
     assert (result.totals.frames, result.totals.detections, result.totals.with_truth) == (10, 30, 0)
 
 
 def test_transforms_that_end_early(tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "map.mcap", 10, truth=in_map, frame_id="map", extra=moving_camera(frames=5))
+    path = write_scene(
+        tmp_path / "map.mcap", 10, truth=make_people_in_map, frame_id="map", extra=make_moving_camera(frames=5)
+    )
     result = evaluate(path)
-    assert "the transform of base in map is known from" in the_line(result)
-    assert "and 2 similar problems" in the_line(result)
+    assert "the transform of base in map is known from" in get_line(result)
+    assert "and 2 similar problems" in get_line(result)
     assert result.totals.with_truth == 7
     assert result.totals.compute_metrics()["MRPE"][0] == pytest.approx(0, abs=0.05)
 
 
 def test_transforms_are_chained_and_inverted(tmp_path: Path) -> None:
-    path = write_bag(tmp_path / "tf.mcap", moving_camera())
+    path = write_bag(tmp_path / "tf.mcap", make_moving_camera())
     half = round(stamp_of(0) + 1.37 * (stamp_of(1) - stamp_of(0)))
     there = BagTransforms(path, "camera", "map").target_from_source(half)
     back = BagTransforms(path, "map", "camera").target_from_source(half)
     np.testing.assert_allclose(there @ back, np.eye(4), atol=1e-9)
-    np.testing.assert_allclose(back, base_in_map(1.37) @ CAMERA_IN_BASE, atol=1e-4)  # along the chord, not the arc
+    np.testing.assert_allclose(
+        back, compute_base_pose(1.37) @ CAMERA_IN_BASE, atol=1e-4
+    )  # along the chord, not the arc
     to_body = BagTransforms(path, "body_3", "camera").target_from_source(stamp_of(0))
-    np.testing.assert_allclose(to_body, base_in_map(0) @ CAMERA_IN_BASE, atol=1e-9)
+    np.testing.assert_allclose(to_body, compute_base_pose(0) @ CAMERA_IN_BASE, atol=1e-9)
     np.testing.assert_allclose(BagTransforms(path, "map", "map").target_from_source(0), np.eye(4))
 
 
@@ -466,5 +474,5 @@ def test_unusual_names_of_bags(
 
 
 def test_bags_without_recorded_people_are_refused(command: Callable[..., int], tmp_path: Path) -> None:
-    path = write_bag(tmp_path / "tf.mcap", moving_camera())
+    path = write_bag(tmp_path / "tf.mcap", make_moving_camera())
     assert command(path, "--out", tmp_path / "out") == 2

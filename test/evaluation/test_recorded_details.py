@@ -59,17 +59,17 @@ def test_covariances_turn_with_the_people() -> None:
     assert np.isnan(unknown.pelvis_covariance).all()
 
 
-def message(width: int, height: int, k: np.ndarray, fov: float | None = None) -> Any:
+def make_message(width: int, height: int, k: np.ndarray, fov: float | None = None) -> Any:
     fov = 2 * float(np.arctan(height / (2 * k[1, 1]))) if fov is None else fov
     return SimpleNamespace(height=0, width=0, k=k.ravel(), vertical_fov=fov)
 
 
 def test_sizes_of_images_whose_principal_point_is_not_in_the_middle() -> None:
     k = np.array([[500.0, 0, 300], [0, 510, 150], [0, 0, 1]])
-    assert estimate_image_size(message(640, 480, k)) == (480, 600)  # the width is estimated
-    assert estimate_image_size(message(640, 480, k), (480, 640)) == (480, 640)
-    assert estimate_image_size(message(640, 480, k, np.nan)) == (300, 600)  # a message without a field of view
-    assert estimate_image_size(message(640, 480, np.zeros((3, 3)), np.nan), (480, 640)) == (
+    assert estimate_image_size(make_message(640, 480, k)) == (480, 600)  # the width is estimated
+    assert estimate_image_size(make_message(640, 480, k), (480, 640)) == (480, 640)
+    assert estimate_image_size(make_message(640, 480, k, np.nan)) == (300, 600)  # a message without a field of view
+    assert estimate_image_size(make_message(640, 480, np.zeros((3, 3)), np.nan), (480, 640)) == (
         0,
         0,
     )  # a message without a camera matrix

@@ -38,7 +38,7 @@ from test.helpers.dataset_factory import Estimator, make_joints, make_people_wit
 BOXES = [[0.0, 0, 10, 10], [20.0, 0, 30, 10], [40.0, 0, 50, 10], [60.0, 0, 70, 10]]
 
 
-def person(row: int, layer: int, age: int, **more: Any) -> dict[str, Any]:
+def make_person(row: int, layer: int, age: int, **more: Any) -> dict[str, Any]:
     return {"bbox": BOXES[row], "depth_id": layer, "age": age, "gender": -1, "kp2d": None, **more}
 
 
@@ -52,7 +52,7 @@ def save(folder: Path, content: Any, split: str = "test") -> Path:
 
 def test_relations_computed_by_hand(tmp_path: Path) -> None:
     """An adult, a kid and a baby in layers 0, 0, 2, and a person of unknown layer; depths 2.0, 2.1, 1.9 and 5 m."""
-    content = {"a.jpg": [person(0, 0, 0), person(1, 0, 2), person(2, 2, 3), person(3, -1, -1)]}
+    content = {"a.jpg": [make_person(0, 0, 0), make_person(1, 0, 2), make_person(2, 2, 3), make_person(3, -1, -1)]}
     (image,) = list_relative_human_images(save(tmp_path, content), "test")
     found = compute_relations(image, np.array(BOXES)[::-1], np.array([5.0, 1.9, 2.1, 2.0]))
     scores = compute_relation_scores([found])
@@ -68,7 +68,7 @@ def test_relations_computed_by_hand(tmp_path: Path) -> None:
 
 
 def test_missed_people_count_in_the_recall(tmp_path: Path) -> None:
-    content = {"a.jpg": [person(0, 0, 0), person(1, 1, 0, bbox_wb=[20, 0, 40, 20])]}
+    content = {"a.jpg": [make_person(0, 0, 0), make_person(1, 1, 0, bbox_wb=[20, 0, 40, 20])]}
     (image,) = list_relative_human_images(save(tmp_path, content), "test")
     scores = compute_relation_scores([compute_relations(image, np.array([[20.0, 0, 40, 20]]), np.array([3.0]))])
     assert scores["recall"] == 50
@@ -78,7 +78,7 @@ def test_missed_people_count_in_the_recall(tmp_path: Path) -> None:
 
 
 def test_the_data_set_is_evaluated(tmp_path: Path, small_checkpoint: Path) -> None:
-    folder = save(tmp_path / "data", {"a.jpg": [person(0, 0, 0)], "b.jpg": []})
+    folder = save(tmp_path / "data", {"a.jpg": [make_person(0, 0, 0)], "b.jpg": []})
     (result,) = evaluate_dataset(
         DatasetJob("relative-human", folder, tmp_path),
         Estimator(lambda index: make_people_with_vertices(make_joints(1, 17, 0))),
@@ -101,7 +101,7 @@ class Harmful:
 
 @pytest.mark.parametrize(
     "content",
-    [[1, 2], {"a.jpg": [{"bbox": [0, 0, 1, 1]}]}, {"../a.jpg": [person(0, 0, 0)]}, {"a.jpg": Harmful()}],
+    [[1, 2], {"a.jpg": [{"bbox": [0, 0, 1, 1]}]}, {"../a.jpg": [make_person(0, 0, 0)]}, {"a.jpg": Harmful()}],
     ids=["list", "fields", "outside", "harmful"],
 )
 def test_files_of_another_format_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any) -> None:

@@ -70,7 +70,7 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def mistaken(index: int, people: People) -> People:
+def add_mistakes(index: int, people: People) -> People:
     """Return the people 5 % too far; in one frame two of three are missed."""
     far = 1.05 * people.pelvis.astype(np.float64)
     shift = (far - people.pelvis).astype(np.float32)[:, None]
@@ -99,7 +99,7 @@ def write_page(out: Path, result: SequenceResult) -> Path:
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SequenceResult]:
     """Return the folder and the result of an evaluation of `mistaken`."""
     out = tmp_path_factory.mktemp("report") / "walk"
-    return out, evaluate(out, mistaken, video=True)
+    return out, evaluate(out, add_mistakes, video=True)
 
 
 @pytest.fixture(scope="module")

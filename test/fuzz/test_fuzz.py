@@ -92,7 +92,7 @@ def test_the_fuzzer_finds_crashes_after_a_hang(monkeypatch: pytest.MonkeyPatch) 
 # --- faults found earlier
 
 
-def png(width: int, height: int) -> bytes:
+def make_png(width: int, height: int) -> bytes:
     """Return a complete PNG of a few bytes whose header states this size."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -104,7 +104,7 @@ def png(width: int, height: int) -> bytes:
     )
 
 
-def jpeg(width: int, height: int, **options: int) -> bytes:
+def make_jpeg(width: int, height: int, **options: int) -> bytes:
     """Return a JPEG of 16 × 16 px whose header states another size."""
     settings = [value for name, number in options.items() for value in (getattr(cv2, name), number)]
     content = bytearray(cv2.imencode(".jpg", make_image(0, 16, 16), settings)[1].tobytes())
@@ -115,25 +115,27 @@ def jpeg(width: int, height: int, **options: int) -> bytes:
     return bytes(content)
 
 
-def compressed(data: bytes) -> Any:
+def make_compressed_image(data: bytes) -> Any:
     return make("sensor_msgs/msg/CompressedImage", header=None, format="", data=np.frombuffer(data, np.uint8))
 
 
-@pytest.mark.parametrize("data", [png(30_000, 30_000), png(2**31 - 1, 2**31 - 1), jpeg(65_500, 65_500)])
+@pytest.mark.parametrize("data", [make_png(30_000, 30_000), make_png(2**31 - 1, 2**31 - 1), make_jpeg(65_500, 65_500)])
 def test_compressed_images_that_claim_to_be_huge_are_refused_unread(data: bytes) -> None:
     before_mib = fuzz.most_mib()
     with pytest.raises(UserError, match=f"an image may have at most {MAX_PIXELS} pixels, got"):
-        compressed_image_from_ros(compressed(data))
+        compressed_image_from_ros(make_compressed_image(data))
     assert fuzz.most_mib() - before_mib < 50
     assert len(data) < 2000
 
 
 def test_a_png_chunk_that_claims_gigabytes_takes_no_memory() -> None:
-    whole = png(16, 16)
+    whole = make_png(16, 16)
     place = whole.index(b"IDAT") - 4
     before_mib = fuzz.most_mib()
     with pytest.raises(UserError, match="cannot be decoded"):
-        compressed_image_from_ros(compressed(whole[:place] + struct.pack(">I", 2**31 - 1) + whole[place + 4 :]))
+        compressed_image_from_ros(
+            make_compressed_image(whole[:place] + struct.pack(">I", 2**31 - 1) + whole[place + 4 :])
+        )
     assert fuzz.most_mib() - before_mib < 50
 
 
@@ -146,12 +148,12 @@ def test_raw_images_that_are_huge_are_refused() -> None:
 
 
 def test_jpegs_of_endlessly_many_scans_are_refused() -> None:
-    whole = jpeg(16, 16, IMWRITE_JPEG_PROGRESSIVE=1)
-    assert compressed_image_from_ros(compressed(whole)).shape == (16, 16, 3)
+    whole = make_jpeg(16, 16, IMWRITE_JPEG_PROGRESSIVE=1)
+    assert compressed_image_from_ros(make_compressed_image(whole)).shape == (16, 16, 3)
     last = whole.rindex(b"\xff\xda")
     assert 2 < whole.count(b"\xff\xda") < MAX_SCANS / 2
     with pytest.raises(UserError, match="cannot be decoded"):
-        compressed_image_from_ros(compressed(whole[:-2] + whole[last:-2] * 100 + whole[-2:]))
+        compressed_image_from_ros(make_compressed_image(whole[:-2] + whole[last:-2] * 100 + whole[-2:]))
 
 
 @pytest.mark.parametrize(("model", "count"), [("plumb_bob", 5), ("rational_polynomial", 8), ("equidistant", 4)])
@@ -176,7 +178,7 @@ def test_sizes_are_read_from_every_header(suffix: str) -> None:
             pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
             data = cv2.imencode(f".{suffix}", pixels, options if suffix == "jpg" else [])[1].tobytes()
             assert read_stated_size(data) == (width, height)
-            assert compressed_image_from_ros(compressed(data)).shape == (height, width, 3)
+            assert compressed_image_from_ros(make_compressed_image(data)).shape == (height, width, 3)
     assert read_stated_size(data[:20]) is None
 
 

@@ -37,18 +37,18 @@ SKEW = np.eye(3, k=1) * [[1.0], [0.0], [0.0]]
 LENS_K = np.array([[820.0, 0.0, 645.0], [0.0, 823.0, 357.0], [0.0, 0.0, 1.0]])
 
 
-def some_points(count: int = 50) -> np.ndarray:
+def make_points(count: int = 50) -> np.ndarray:
     """Return points (count, 3) m in front of the camera."""
     return np.random.default_rng(5).uniform([-2.0, -1.5, 1.0], [2.0, 1.5, 8.0], (count, 3))
 
 
-def image_grid(width: int, height: int) -> np.ndarray:
+def make_image_grid(width: int, height: int) -> np.ndarray:
     """Return pixels (rows, columns, 2) px over the whole image, including its corners and edges."""
     u, v = np.meshgrid(np.linspace(0, width, 65), np.linspace(0, height, 37))
     return np.stack([u, v], axis=-1)
 
 
-def refusal(function: Callable[..., object], *arguments: object) -> str:
+def get_refusal(function: Callable[..., object], *arguments: object) -> str:
     """Call the function and return the message of the UserError that it must raise, one line."""
     with pytest.raises(UserError) as error:
         function(*arguments)

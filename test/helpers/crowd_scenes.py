@@ -27,7 +27,7 @@ from multihmr2_ros.placement import MapKind, RelativeDepthMap, place_people
 from multihmr2_ros.simulation.labels import make_labels
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
-from test.helpers.rgbd_scenes import GroundPlane, NetworkErrors, RgbdFrame, predicted, surface_of
+from test.helpers.rgbd_scenes import GroundPlane, NetworkErrors, RgbdFrame, make_predicted, make_surface
 from test.helpers.simulation_scenes import body as full_body
 from test.helpers.simulation_scenes import renderer
 
@@ -38,7 +38,7 @@ SKY_M = 1000.0
 MapMaker = Callable[[np.ndarray, np.random.Generator], RelativeDepthMap]
 
 
-def crowds(count: int, first_seed: int = 1000) -> Iterator[RgbdFrame]:
+def make_crowds(count: int, first_seed: int = 1000) -> Iterator[RgbdFrame]:
     """Return frames with 4 to 12 detectable people each, adults and children; depth (H, W) m is the true depth."""
     seed = first_seed
     while count:
@@ -53,7 +53,7 @@ def crowds(count: int, first_seed: int = 1000) -> Iterator[RgbdFrame]:
             count -= 1
 
 
-def smooth(shape: tuple[int, ...], generator: np.random.Generator, cells: int) -> np.ndarray:
+def make_smooth_field(shape: tuple[int, ...], generator: np.random.Generator, cells: int) -> np.ndarray:
     """Return a smooth random field (H, W) of mean 0 and standard deviation 1, with about `cells` bumps vertically."""
     height, width = shape
     coarse = generator.normal(size=(cells + 3, cells * width // height + 3)).astype(np.float32)
@@ -61,7 +61,7 @@ def smooth(shape: tuple[int, ...], generator: np.random.Generator, cells: int) -
     return (field - field.mean()) / field.std()
 
 
-def relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKind = "inverse") -> RelativeDepthMap:
+def make_relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKind = "inverse") -> RelativeDepthMap:
     """Return a map of depth (H, W) m up to scale and shift, with the errors of a depth network.
 
     The errors: 5 % noise, half of it per pixel and half in patches; a smooth distortion of 3 % over the image and one
@@ -69,49 +69,52 @@ def relative_map(depth: np.ndarray, generator: np.random.Generator, kind: MapKin
     """
     height, width = depth.shape
     z = np.minimum(depth, SKY_M).astype(np.float32)
-    shift = [np.float32(axis) + 1.5 * smooth(z.shape, generator, 12).astype(np.float32) for axis in np.indices(z.shape)]
+    shift = [
+        np.float32(axis) + 1.5 * make_smooth_field(z.shape, generator, 12).astype(np.float32)
+        for axis in np.indices(z.shape)
+    ]
     z = cv2.remap(z, shift[1], shift[0], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-    noise = 0.05 * np.sqrt(0.5) * (generator.normal(size=z.shape) + smooth(z.shape, generator, 30))
-    z = z * np.exp(noise + 0.03 * smooth(z.shape, generator, 2))
+    noise = 0.05 * np.sqrt(0.5) * (generator.normal(size=z.shape) + make_smooth_field(z.shape, generator, 30))
+    z = z * np.exp(noise + 0.03 * make_smooth_field(z.shape, generator, 2))
     z = 4.0 * (z / 4.0) ** generator.uniform(0.9, 1.1)
     values = 1.0 / z if kind == "inverse" else np.minimum(z, 50.0)
     values = values * generator.uniform(0.2, 50.0)
     values = values + generator.uniform(-1.0, 1.0) * np.ptp(values)
-    values[smooth(z.shape, generator, 6) > 1.5] = np.nan
+    values[make_smooth_field(z.shape, generator, 6) > 1.5] = np.nan
     top, left = generator.integers(0, height - height // 5), generator.integers(0, width - width // 5)
     values[top : top + height // 5, left : left + width // 5] = generator.uniform(np.nanmin(values), np.nanmax(values))
     return RelativeDepthMap(values.astype(np.float32), kind)
 
 
-def noise_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
+def make_noise_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
     return RelativeDepthMap(generator.normal(size=depth.shape).astype(np.float32))
 
 
-def smooth_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
-    return RelativeDepthMap(smooth(depth.shape, generator, int(generator.integers(1, 8))).astype(np.float32))
+def make_smooth_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
+    return RelativeDepthMap(make_smooth_field(depth.shape, generator, int(generator.integers(1, 8))).astype(np.float32))
 
 
-def inverted_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
-    return RelativeDepthMap(-relative_map(depth, generator).values)
+def make_inverted_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
+    return RelativeDepthMap(-make_relative_map(depth, generator).values)
 
 
-def mirrored_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
+def make_mirrored_map(depth: np.ndarray, generator: np.random.Generator) -> RelativeDepthMap:
     """Return a wrong map: the image's own map, flipped vertically and horizontally, in place of another scene's."""
-    return RelativeDepthMap(np.ascontiguousarray(relative_map(depth, generator).values[::-1, ::-1]))
+    return RelativeDepthMap(np.ascontiguousarray(make_relative_map(depth, generator).values[::-1, ::-1]))
 
 
 USELESS: dict[str, MapMaker] = {
-    "noise": noise_map, "smooth": smooth_map, "inverted": inverted_map, "mirrored": mirrored_map
+    "noise": make_noise_map, "smooth": make_smooth_map, "inverted": make_inverted_map, "mirrored": make_mirrored_map
 }  # fmt: skip
 
 
-def pair_distances(pelvis: np.ndarray) -> np.ndarray:
+def compute_pair_distances(pelvis: np.ndarray) -> np.ndarray:
     """Return the distances (n·(n−1)/2,) m between all pairs of pelvises (n, 3)."""
     first, second = np.triu_indices(len(pelvis), k=1)
     return np.linalg.norm(pelvis[first] - pelvis[second], axis=1)
 
 
-def errors_of(people: People, true: np.ndarray) -> dict[str, np.ndarray]:
+def compute_errors(people: People, true: np.ndarray) -> dict[str, np.ndarray]:
     """Return the errors of a frame's people for true pelvises true (n, 3).
 
     - distance (n,) m: error of the distance to the camera;
@@ -122,7 +125,7 @@ def errors_of(people: People, true: np.ndarray) -> dict[str, np.ndarray]:
     pelvis = people.pelvis.astype(float)
     return {
         "distance": np.abs(np.linalg.norm(pelvis, axis=1) - np.linalg.norm(true, axis=1)),
-        "pair": np.abs(pair_distances(pelvis) - pair_distances(true)),
+        "pair": np.abs(compute_pair_distances(pelvis) - compute_pair_distances(true)),
         "relation": depth_order(pelvis, true),
         "order": depth_order(pelvis, true, 0.0),
     }
@@ -136,20 +139,20 @@ def measure(frames: list[RgbdFrame], errors: NetworkErrors, maker: MapMaker, see
     """
     generator, rows = np.random.default_rng(seed), []
     for frame in frames:
-        people = predicted(frame, errors, generator).select(frame.findable)
+        people = make_predicted(frame, errors, generator).select(frame.findable)
         true = frame.posed.joints[frame.findable, 0].astype(float)
-        alone = place_people(people, surface_of())
-        joint = place_people(people, surface_of(), maker(frame.depth, generator))
+        alone = place_people(people, make_surface())
+        joint = place_people(people, make_surface(), maker(frame.depth, generator))
         row = {}
         for name, placed in (("network", people), ("alone", alone.people), ("joint", joint.people)):
-            row |= {f"{name} {key}": value for key, value in errors_of(placed, true).items()}
+            row |= {f"{name} {key}": value for key, value in compute_errors(placed, true).items()}
         row["joint z"] = row["joint distance"] / joint.distance_sigma_m
         row["used"] = np.array([joint.map_probability])
         rows.append(row)
     return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
 
 
-def summary(found: dict[str, np.ndarray]) -> str:
+def format_summary(found: dict[str, np.ndarray]) -> str:
     """Return a table: correct relations and orders in %, medians of the errors in m."""
     lines = ["            relations  order   pairs median m   distance median, mean m"]
     for name in ("network", "alone", "joint"):

@@ -41,17 +41,17 @@ FOV_RAD = np.radians(55.0)
 
 
 @functools.cache
-def full_body() -> Body:
+def load_full_body() -> Body:
     return Body("full")
 
 
 @functools.cache
-def keypoint_model() -> KeypointModel:
-    return KeypointModel(full_body())
+def load_keypoint_model() -> KeypointModel:
+    return KeypointModel(load_full_body())
 
 
 @functools.cache
-def prior() -> PosePrior:
+def make_prior() -> PosePrior:
     return learn_pose_prior(None)
 
 
@@ -75,7 +75,7 @@ def make_scene(n: int, seed: int = 0, noise_px: float = 1.0, landmarks: bool = T
         np.stack([generator.uniform(0.2, 0.8, n), generator.uniform(0.65, 0.75, n), generator.normal(0.42, 0.08, n),
                   generator.uniform(0.3, 0.7, n)], axis=1)
     ).float()  # fmt: skip
-    joints = keypoint_model()(phenotypes, pose).keypoints.numpy().astype(np.float64)
+    joints = load_keypoint_model()(phenotypes, pose).keypoints.numpy().astype(np.float64)
     depth = generator.uniform(3.0, 6.0, n)
     place = np.stack([generator.uniform(-0.2, 0.2, n) * depth, generator.uniform(-0.1, 0.2, n) * depth, depth], axis=1)
     k = intrinsics_from_fov(FOV_RAD, WIDTH, HEIGHT)
@@ -104,7 +104,7 @@ def without(people: Observations, keypoints: list[int]) -> Observations:
     return dataclasses.replace(people, weights=weights, trusted=trusted, keypoints=points)
 
 
-def coco_of(people: Observations, **changes: Any) -> dict[str, Any]:
+def make_coco(people: Observations, **changes: Any) -> dict[str, Any]:
     """Return the content of a COCO file: all people in one image, and a second image without people."""
     annotations = [
         {
@@ -136,7 +136,7 @@ def save_coco(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def random_pose(n: int, seed: int = 0) -> HingedPose:
+def make_random_pose(n: int, seed: int = 0) -> HingedPose:
     """Return a pose of arbitrary rotations."""
     generator = torch.Generator().manual_seed(seed)
 

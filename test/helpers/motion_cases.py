@@ -50,7 +50,7 @@ JOINTS = ["hips", "left_hip", "left_knee", "right_hip", "right_knee"]
 JOINTS += ["left_shoulder", "left_elbow", "right_shoulder", "right_elbow"]
 
 
-def rig(*frames: Mapping[str, tuple[float, float, float]]) -> str:
+def make_rig(*frames: Mapping[str, tuple[float, float, float]]) -> str:
     """Return the BVH text of frames: each joint → angles about z, x, y in degrees; position → x, y, z."""
     rows = []
     for frame in frames:
@@ -59,7 +59,7 @@ def rig(*frames: Mapping[str, tuple[float, float, float]]) -> str:
     return RIG.format(frames=len(frames), values="\n".join(rows))
 
 
-def posed(body: Body, pose: Pose, age: float = 2 / 3) -> dict[str, np.ndarray]:
+def make_posed(body: Body, pose: Pose, age: float = 2 / 3) -> dict[str, np.ndarray]:
     """Return bone → its head (3,) of a posed body, in the heading frame (x front, y left, z up)."""
     shape = torch.full((1, 6), 0.5)
     shape[0, 1] = age
@@ -70,6 +70,6 @@ def posed(body: Body, pose: Pose, age: float = 2 / 3) -> dict[str, np.ndarray]:
     return dict(zip(body.bone_labels, joints, strict=True))
 
 
-def direction(joints: dict[str, np.ndarray], start: str, end: str) -> np.ndarray:
+def compute_direction(joints: dict[str, np.ndarray], start: str, end: str) -> np.ndarray:
     along = joints[end] - joints[start]
     return along / np.linalg.norm(along)

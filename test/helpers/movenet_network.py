@@ -24,7 +24,7 @@ from multihmr2_ros.network.config import NANO
 from multihmr2_ros.network.initialization import initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.data import Batch
-from test.helpers.nano_network import NARROW, random_targets
+from test.helpers.nano_network import NARROW, make_random_targets
 
 TINY = dataclasses.replace(NANO, max_grid=8, **NARROW)
 SIZE = (192, 256)
@@ -38,5 +38,5 @@ def make_movenet_network(seed: int = 0) -> MultiHMR2:
 def make_batch(images: int = 2, people: int = 3) -> Batch:
     torch.manual_seed(1)
     image = torch.randint(0, 256, (images, 3, *SIZE), dtype=torch.uint8)
-    targets = random_targets(images, people, SIZE)
+    targets = make_random_targets(images, people, SIZE)
     return Batch(image, targets, torch.zeros(images, dtype=torch.bool), ("a",) * images)

@@ -53,26 +53,28 @@ TINY = dataclasses.replace(
 TINY_MULTI_HMR = dataclasses.replace(TINY, architecture="multi-hmr", proposed_queries=False)
 
 
-def multi_hmr(seed: int = 0, **changes: Any) -> MultiHMR2:
+def make_multi_hmr(seed: int = 0, **changes: Any) -> MultiHMR2:
     torch.manual_seed(seed)
     return initialize(MultiHMR2(dataclasses.replace(TINY_MULTI_HMR, **changes)))
 
 
 def save_multi_hmr(path: Path) -> Path:
     """Write a network with camera embedding and random weights that detects people in every image."""
-    network = multi_hmr(camera_embedding=True)
+    network = make_multi_hmr(camera_embedding=True)
     assert network.patch_detector is not None
     network.patch_detector.score[2].bias.data.fill_(2.0)
     checkpoint.save_network(network, path)
     return path
 
 
-def nano_network(seed: int = 0) -> MultiHMR2:
+def make_nano_network(seed: int = 0) -> MultiHMR2:
     torch.manual_seed(seed)
     return initialize(MultiHMR2(TINY))
 
 
-def random_targets(images: int, people: int, image_size: tuple[int, int], track_feature_width: int = 16) -> Targets:
+def make_random_targets(
+    images: int, people: int, image_size: tuple[int, int], track_feature_width: int = 16
+) -> Targets:
     """Return people at 2 to 6 m, all slots occupied and everything supervised, drawn with torch's generator."""
     height, width = image_size
     targets = Targets.empty(images, people, track_feature_width)
@@ -93,7 +95,7 @@ def random_targets(images: int, people: int, image_size: tuple[int, int], track_
     return targets
 
 
-def random_outputs(
+def make_random_outputs(
     network: MultiHMR2, targets: Targets, image_size: tuple[int, int]
 ) -> tuple[TrainingOutputs, torch.Tensor]:
     """Return outputs with the first image's true places in random order, and that order (P,): person → query."""

@@ -30,7 +30,7 @@ BOX = trimesh.creation.box(extents=(0.6, 1.0, 0.4))
 BALL = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
 
 
-def background() -> np.ndarray:
+def make_background() -> np.ndarray:
     """Return an image (HEIGHT, WIDTH, 3) uint8 without any pixel in the color of a track."""
     return np.random.default_rng(1).integers(1, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
@@ -40,18 +40,18 @@ def at(mesh: trimesh.Trimesh, *places: tuple[float, float, float]) -> np.ndarray
     return np.array([mesh.vertices + place for place in places])
 
 
-def painted(vertices: np.ndarray, faces: np.ndarray, distort: Distort | None = None, **changes: Any) -> np.ndarray:
+def find_painted(vertices: np.ndarray, faces: np.ndarray, distort: Distort | None = None, **changes: Any) -> np.ndarray:
     """Return the mask (HEIGHT, WIDTH) of the pixels changed by drawing the opaque meshes."""
     people = make_people(len(vertices), vertices=vertices, **changes)
-    drawn = draw_people(background(), people, faces, alpha=1.0, labels=False, distort=distort)
-    return (drawn != background()).any(axis=2)
+    drawn = draw_people(make_background(), people, faces, alpha=1.0, labels=False, distort=distort)
+    return (drawn != make_background()).any(axis=2)
 
 
-def pixel_rays(k: np.ndarray) -> np.ndarray:
+def compute_pixel_rays(k: np.ndarray) -> np.ndarray:
     """Return the directions (HEIGHT, WIDTH, 3) through the pixel centers, z = 1."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     return np.stack([(columns - k[0, 2]) / k[0, 0], (rows - k[1, 2]) / k[1, 1], np.ones_like(rows)], axis=2)
 
 
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
+def compute_overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / (one | other).sum())

@@ -94,13 +94,13 @@ class RgbdFrame:
 
 
 @functools.cache
-def low_body() -> Body:
+def load_low_body() -> Body:
     return Body("low")
 
 
 @functools.cache
-def surface_of(mesh: str = "low") -> BodySurface:
-    body = low_body() if mesh == "low" else full_body()
+def make_surface(mesh: str = "low") -> BodySurface:
+    body = load_low_body() if mesh == "low" else full_body()
     return BodySurface.from_mesh(body.faces, body.anny.template_vertices.numpy())
 
 
@@ -109,24 +109,24 @@ def make_rgbd_frames(seed: int, options: SceneOptions, times_s: tuple[float, ...
     generator = np.random.default_rng(seed)
     scene = sample_scene(generator, options)
     for time_s in times_s:
-        yield eval_frame(scene, time_s, generator)
+        yield make_frame(scene, time_s, generator)
 
 
-def eval_frame(scene: Scene, time_s: float, generator: np.random.Generator) -> RgbdFrame:
+def make_frame(scene: Scene, time_s: float, generator: np.random.Generator) -> RgbdFrame:
     posed = pose_scene(scene, time_s, full_body())
     rendered = renderer().render(scene, posed, generator)
     truth = make_labels(scene, posed, rendered)
     return RgbdFrame(
         posed,
         truth.k,
-        depth_camera(rendered.depth, generator),
+        render_depth(rendered.depth, generator),
         GroundPlane.from_fixed_frame(posed.world_from_camera),
         truth.findable,
         truth.visible_fraction < 0.7,
     )
 
 
-def depth_camera(depth: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def render_depth(depth: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return depth (H, W) float32 m as measured by a stereo camera, NaN for missing values.
 
     The noise grows with the squared depth; the range is 0.3 m to 10 m; values are missing in patches and along
@@ -144,11 +144,11 @@ def depth_camera(depth: np.ndarray, generator: np.random.Generator) -> np.ndarra
     return np.where(hole, np.nan, np.round(measured, 3)).astype(np.float32)
 
 
-def predicted(
+def make_predicted(
     eval_frame: RgbdFrame, errors: NetworkErrors, generator: np.random.Generator, mesh: str = "low"
 ) -> People:
     """Return the people of a frame as predicted by a network with these errors, in the order of the truth."""
-    body = low_body() if mesh == "low" else full_body()
+    body = load_low_body() if mesh == "low" else full_body()
     truth, n = eval_frame.posed, len(eval_frame.posed.shape)
     shared = generator.normal(0.0, errors.shared, n)
     along = np.exp(shared + generator.normal(0.0, errors.own_depth, n))
@@ -190,7 +190,7 @@ def predicted(
 CUES = ("depth", "ground", "both")
 
 
-def distance(people: People) -> np.ndarray:
+def compute_distance(people: People) -> np.ndarray:
     """Return the distances (n,) m from the camera to the pelvises."""
     return np.linalg.norm(people.pelvis.astype(float), axis=1)
 
@@ -204,13 +204,13 @@ def measure(frames: list[RgbdFrame], errors: NetworkErrors, seed: int = 0) -> di
     generator = np.random.default_rng(seed)
     rows: list[dict[str, np.ndarray]] = []
     for frame in frames:
-        people = predicted(frame, errors, generator)
-        row = {"child": frame.child, "occluded": frame.occluded, "network": distance(people) - frame.truth}
+        people = make_predicted(frame, errors, generator)
+        row = {"child": frame.child, "occluded": frame.occluded, "network": compute_distance(people) - frame.truth}
         row["network stature"] = np.log(people.stature / frame.posed.stature)
         for name in CUES:
             depth = frame.depth if name != "ground" else None
-            placed = place_people(people, surface_of(), depth, frame.ground if name != "depth" else None)
-            row[name] = distance(placed.people) - frame.truth
+            placed = place_people(people, make_surface(), depth, frame.ground if name != "depth" else None)
+            row[name] = compute_distance(placed.people) - frame.truth
             row[f"{name} sigma"], row[f"{name} cue"] = placed.distance_sigma_m, placed.cue
             row[f"{name} stature"] = np.log(placed.people.stature / frame.posed.stature)
         rows.append({key: values[frame.findable] for key, values in row.items()})

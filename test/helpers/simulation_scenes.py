@@ -47,39 +47,39 @@ def body() -> Body:
 
 
 @functools.cache
-def renderer() -> Renderer:
+def make_renderer() -> Renderer:
     return Renderer(body())
 
 
-def person(x: float, y: float, person_id: int = 0, heading_rad: float = np.pi, gait: str = "stand") -> Person:
+def make_person(x: float, y: float, person_id: int = 0, heading_rad: float = np.pi, gait: str = "stand") -> Person:
     """Return an adult at (x, y) m in textured clothes, by default facing a camera at the origin that looks along x."""
     looks = sample_appearance(np.random.default_rng(person_id), ADULT)
     return Person(person_id, ADULT, GaitClip(gait, GaitStyle()), ArcPath(x, y, heading_rad), looks)
 
 
-def surroundings(sun: tuple[float, float, float] = (0.0, 0.6, 0.8)) -> Environment:
+def make_surroundings(sun: tuple[float, float, float] = (0.0, 0.6, 0.8)) -> Environment:
     """Return gray ground under one sun, and a drawn backdrop."""
     lights = (Light(sun, (0.8, 0.8, 0.8), spread_rad=0.005),)
     return Environment(Surface(GRAY), None, lights, (0.2, 0.2, 0.2), (0.1, 0.1, 0.1), Backdrop(0, "sky"))
 
 
-def box(x: float, y: float, z: float, size: tuple[float, float, float]) -> Obstacle:
+def make_box(x: float, y: float, z: float, size: tuple[float, float, float]) -> Obstacle:
     return Obstacle("box", np.array([x, y, z]), np.array(size), 0.0, GRAY)
 
 
-def scene(*people: Person, obstacles: tuple[Obstacle, ...] = (), **camera: Any) -> Scene:
+def make_scene(*people: Person, obstacles: tuple[Obstacle, ...] = (), **camera: Any) -> Scene:
     """Return a scene with a camera 1 m above the origin that looks along the world's x, by default 160 × 120 px and a
     vertical field of view of 60°."""
     width, height = camera.pop("width", 160), camera.pop("height", 120)
     k = camera.pop("k", intrinsics_from_fov(np.deg2rad(60.0), width, height))
     distortion = np.asarray(camera.pop("distortion", ()), np.float64)
-    place = camera.pop("surroundings", surroundings())
+    place = camera.pop("surroundings", make_surroundings())
     view = Camera(width, height, k, distortion, CameraPath(ArcPath(0.0, 0.0, 0.0), height_m=1.0, **camera))
     return Scene(0, people, view, obstacles, place, SensorEffects(), 10.0, 0.0)
 
 
-def see(shown: Scene, seed: int = 0, time_s: float = 0.0) -> tuple[PosedScene, RenderedImage, Labels]:
+def render_scene(shown: Scene, seed: int = 0, time_s: float = 0.0) -> tuple[PosedScene, RenderedImage, Labels]:
     """Pose, render and label a scene."""
     posed = pose_scene(shown, time_s, body())
-    rendered = renderer().render(shown, posed, np.random.default_rng(seed))
+    rendered = make_renderer().render(shown, posed, np.random.default_rng(seed))
     return posed, rendered, make_labels(shown, posed, rendered)

@@ -33,7 +33,7 @@ from test.helpers.training_samples import body
 NETWORK = dataclasses.replace(TINY, image_size=96, max_grid=6)
 
 
-def config(steps: int = 6, **changes: object) -> TrainingConfig:
+def make_config(steps: int = 6, **changes: object) -> TrainingConfig:
     """Return a configuration of short steps, each of which is logged."""
     values: dict[str, object] = {
         "log_steps": 1,
@@ -46,7 +46,7 @@ def config(steps: int = 6, **changes: object) -> TrainingConfig:
     return TrainingConfig(steps=steps, **(values | changes))  # type: ignore[arg-type]
 
 
-def trainer(folder: Path, configuration: TrainingConfig, *, curves: bool = False, **changes: object) -> Trainer:
+def make_trainer(folder: Path, configuration: TrainingConfig, *, curves: bool = False, **changes: object) -> Trainer:
     """Return the trainer of a new network. Without curves, which take longer to draw than a few steps."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(configuration.seed)
@@ -57,5 +57,5 @@ def trainer(folder: Path, configuration: TrainingConfig, *, curves: bool = False
     return result
 
 
-def batches(cache: Path, configuration: TrainingConfig) -> Batches:
+def make_batches(cache: Path, configuration: TrainingConfig) -> Batches:
     return Batches([(RenderCache(cache), 1.0)], configuration.batch, configuration.seed)

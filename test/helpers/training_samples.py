@@ -35,7 +35,7 @@ def body() -> Body:
     return Body("low")
 
 
-def random_rotations(generator: np.random.Generator, n: int, spread_rad: float = 0.3) -> np.ndarray:
+def make_random_rotations(generator: np.random.Generator, n: int, spread_rad: float = 0.3) -> np.ndarray:
     """Return rotations (n, 163, 3, 3): small rotations of every bone, upright roots that roughly face the camera."""
     from scipy.spatial.transform import Rotation
 
@@ -52,14 +52,14 @@ def make_sample(seed: int = 0, n: int = 2, size: tuple[int, int] = (160, 120), *
     image = generator.integers(0, 60, (height, width, 3)).astype(np.uint8)
     arrays = make_blank_people(n)
     arrays["shape"] = generator.uniform(0.2, 0.9, (n, 6)).astype(np.float16).astype(np.float32)
-    rotations = random_rotations(generator, n, spread_rad)
+    rotations = make_random_rotations(generator, n, spread_rad)
     arrays["rotations"] = rotations.astype(np.float16).astype(np.float32)
     arrays["centre"] = np.stack(
         [generator.uniform(-0.8, 0.8, n), generator.uniform(-0.8, -0.2, n), generator.uniform(2.5, 5, n)], axis=1
     ).astype(np.float32)
     arrays["location"] = project(arrays["centre"].astype(np.float64), k).astype(np.float32)
     for row in np.argsort(-arrays["centre"][:, 2]):
-        pixels = vertex_pixels(arrays["shape"][row], arrays["rotations"][row], arrays["centre"][row], k)
+        pixels = project_vertices(arrays["shape"][row], arrays["rotations"][row], arrays["centre"][row], k)
         box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
         arrays["box"][row] = np.clip(box, 0, [width, height, width, height])
         hull = cv2.convexHull(pixels.astype(np.int32))
@@ -82,7 +82,7 @@ def add_track_features(sample: Sample, width: int) -> Sample:
     return dataclasses.replace(sample, track_feature=generator.normal(size=(len(sample), width)).astype(np.float32))
 
 
-def vertex_pixels(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, k: np.ndarray) -> np.ndarray:
+def project_vertices(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return the pixels (V, 2) px of one person's low mesh."""
     with torch.no_grad():
         posed = body()(torch.from_numpy(shape[None]), torch.from_numpy(rotations[None]))

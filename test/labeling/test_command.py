@@ -32,10 +32,10 @@ from test.helpers.labeling_scenes import (
     FOV_RAD,
     HEIGHT,
     WIDTH,
-    coco_of,
-    full_body,
+    load_full_body,
+    make_coco,
+    make_prior,
     make_scene,
-    prior,
     save_coco,
     without,
 )
@@ -46,15 +46,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def quick_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the command's own prior, computed only once."""
-    prior()
-    monkeypatch.setattr("multihmr2_ros.labeling.pose_prior.learn_pose_prior", lambda motions: prior())
+    make_prior()
+    monkeypatch.setattr("multihmr2_ros.labeling.pose_prior.learn_pose_prior", lambda motions: make_prior())
 
 
-def content(n: int = 3) -> dict[str, Any]:
+def make_coco_content(n: int = 3) -> dict[str, Any]:
     """Return a COCO file of n people, one with few keypoints, a crowd, and a person of whom only the box is known."""
     people = make_scene(n, seed=8).people
-    described = coco_of(people)
-    few = coco_of(without(people, list(range(7, 17))))["annotations"][0]
+    described = make_coco(people)
+    few = make_coco(without(people, list(range(7, 17))))["annotations"][0]
     crowd = {"image_id": 7, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 50, 40], "keypoints": [0] * 51}
     boxed = {"image_id": 3, "category_id": 1, "iscrowd": 0, "bbox": [5, 6, 50, 40]}
     described["annotations"] += [few, crowd, boxed]
@@ -66,7 +66,7 @@ def label(source: Path, out: Path, *options: str) -> int:
 
 
 def test_a_coco_file_becomes_bodies_that_training_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, out = save_coco(tmp_path / "people.json", content()), tmp_path / "bodies.npz"
+    source, out = save_coco(tmp_path / "people.json", make_coco_content()), tmp_path / "bodies.npz"
     for name in ("a.jpg", "b.jpg"):
         save_image(tmp_path / name, np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     assert label(source, out) == 0
@@ -101,7 +101,7 @@ def test_a_coco_file_becomes_bodies_that_training_reads(tmp_path: Path, capsys: 
 
 
 def test_bodies_are_on_the_labeled_image_whatever_its_orientation(tmp_path: Path) -> None:
-    source, out = save_coco(tmp_path / "people.json", content()), tmp_path / "bodies.npz"
+    source, out = save_coco(tmp_path / "people.json", make_coco_content()), tmp_path / "bodies.npz"
     turned = Image.Exif()
     turned[0x0112] = 6  # the orientation
     for name in ("a.jpg", "b.jpg"):
@@ -118,13 +118,15 @@ def test_the_mesh_of_the_file_is_where_the_keypoints_are(tmp_path: Path) -> None
     """Uses only the file and the body model, nothing of the fitter."""
     import torch
 
-    source, out = save_coco(tmp_path / "people.json", content(4)), tmp_path / "bodies.npz"
+    source, out = save_coco(tmp_path / "people.json", make_coco_content(4)), tmp_path / "bodies.npz"
     assert label(source, out) == 0
     bodies = np.load(out)
-    posed = full_body()(torch.from_numpy(bodies["shape"]), torch.from_numpy(bodies["rotations"].astype(np.float32)))
+    posed = load_full_body()(
+        torch.from_numpy(bodies["shape"]), torch.from_numpy(bodies["rotations"].astype(np.float32))
+    )
     vertices = posed.vertices.numpy()
-    vertices = vertices + (bodies["centre"] - vertices[:, full_body().center_vertex])[:, None]
-    points = full_body().regress_coco_keypoints(vertices)
+    vertices = vertices + (bodies["centre"] - vertices[:, load_full_body().center_vertex])[:, None]
+    points = load_full_body().regress_coco_keypoints(vertices)
     seen = points[..., :2] / points[..., 2:] * bodies["k"][:, 0, 0, None, None] + bodies["k"][:, None, :2, 2]
     off = np.linalg.norm(seen - bodies["keypoints"], axis=-1)[:, 5:].mean(axis=1)
     size = (bodies["box"][:, 2:] - bodies["box"][:, :2]).max(axis=1)
@@ -133,7 +135,7 @@ def test_the_mesh_of_the_file_is_where_the_keypoints_are(tmp_path: Path) -> None
 
 
 def test_bodies_that_fit_badly_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    described = coco_of(make_scene(2, seed=9).people)
+    described = make_coco(make_scene(2, seed=9).people)
     generator = np.random.default_rng(0)
     points = np.array(described["annotations"][1]["keypoints"]).reshape(17, 3)
     points[:, :2] = points[generator.permutation(17), :2]  # no person
@@ -148,7 +150,7 @@ def test_bodies_that_fit_badly_are_left_out_and_counted(tmp_path: Path, capsys: 
 
 def test_without_people_the_file_has_no_bodies(tmp_path: Path) -> None:
     out = tmp_path / "bodies.npz"
-    source = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people, annotations=[]))
+    source = save_coco(tmp_path / "people.json", make_coco(make_scene(1).people, annotations=[]))
     assert label(source, out, "--no-complete") == 0
     bodies = np.load(out)
     assert len(bodies["image"]) == len(bodies["other_image"]) == 0
@@ -156,7 +158,7 @@ def test_without_people_the_file_has_no_bodies(tmp_path: Path) -> None:
 
 
 def test_scores_and_hidden_keypoints_weigh_less(tmp_path: Path) -> None:
-    described = coco_of(make_scene(1).people)
+    described = make_coco(make_scene(1).people)
     annotation = described["annotations"][0]
     annotation["keypoints"][2] = 1
     annotation["keypoint_score"] = [0.5] * 17
@@ -179,7 +181,7 @@ def test_scores_and_hidden_keypoints_weigh_less(tmp_path: Path) -> None:
 def test_invalid_coco_files_are_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
 ) -> None:
-    source = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people, **change))
+    source = save_coco(tmp_path / "people.json", make_coco(make_scene(1).people, **change))
     assert label(source, tmp_path / "bodies.npz") == 2
     printed = capsys.readouterr().err
     assert message in printed
@@ -207,7 +209,7 @@ def test_mistakes_are_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     source = tmp_path / "people.json"
-    source.write_text(json.dumps(coco_of(make_scene(1).people)))
+    source.write_text(json.dumps(make_coco(make_scene(1).people)))
     assert label(source, tmp_path / "bodies.npz", *options) == 2
     printed = capsys.readouterr().err
     assert message in printed
@@ -217,14 +219,14 @@ def test_mistakes_are_reported_in_one_line(
 
 def test_a_box_whose_sides_vanish_in_rounding_is_unsure(tmp_path: Path) -> None:
     """Its keypoint errors, which are relative to the longer side, would be NaN, as would their mean."""
-    described = coco_of(make_scene(1).people)
+    described = make_coco(make_scene(1).people)
     described["annotations"][0]["bbox"] = [1e6, 1e6, 1e-3, 1e-3]
     assert read_coco(save_coco(tmp_path / "people.json", described), FOV_RAD).unsure.all()
 
 
 def test_a_person_outside_the_image_is_unsure(tmp_path: Path) -> None:
     """Training refuses a fitted body outside the image."""
-    described = coco_of(make_scene(1).people)
+    described = make_coco(make_scene(1).people)
     described["annotations"][0]["bbox"] = [WIDTH + 5, 0, 20, 50]
     assert read_coco(save_coco(tmp_path / "people.json", described), FOV_RAD).unsure.all()
 
@@ -232,14 +234,14 @@ def test_a_person_outside_the_image_is_unsure(tmp_path: Path) -> None:
 def test_annotations_of_unlisted_images_are_skipped_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    described = coco_of(make_scene(2).people)
+    described = make_coco(make_scene(2).people)
     described["annotations"][0]["image_id"] = 99
     assert len(read_coco(save_coco(tmp_path / "people.json", described), FOV_RAD)) == 1
     assert "skipped 1 annotations of images that the file does not list" in caplog.text
 
 
 def test_existing_files_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, out = save_coco(tmp_path / "people.json", coco_of(make_scene(1).people)), tmp_path / "bodies.npz"
+    source, out = save_coco(tmp_path / "people.json", make_coco(make_scene(1).people)), tmp_path / "bodies.npz"
     out.write_bytes(b"mine")
     assert label(source, out) == 2
     assert "already exists" in capsys.readouterr().err
@@ -248,10 +250,10 @@ def test_existing_files_are_not_overwritten(tmp_path: Path, capsys: pytest.Captu
     assert "does not exist" in capsys.readouterr().err
 
 
-def placed_people(n: int = 4) -> tuple[dict[str, Any], np.ndarray]:
+def make_placed_people(n: int = 4) -> tuple[dict[str, Any], np.ndarray]:
     """Return a COCO file of n people, and an inverse depth map with the depth of the true hips in each person's box."""
     scene = make_scene(n, seed=8)
-    described = coco_of(scene.people)
+    described = make_coco(scene.people)
     depth = np.full((HEIGHT, WIDTH), 30.0, np.float32)
     distance = np.linspace(2.5, 8.0, n)
     boxes = np.array([entry["bbox"] for entry in described["annotations"][:n]])
@@ -262,7 +264,7 @@ def placed_people(n: int = 4) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def test_depth_maps_place_the_people_of_an_image_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    described, values = placed_people()
+    described, values = make_placed_people()
     source, out, alone = save_coco(tmp_path / "people.json", described), tmp_path / "a.npz", tmp_path / "b.npz"
     for name in ("a.jpg", "b.jpg"):
         save_image(tmp_path / name, np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
@@ -288,7 +290,7 @@ def test_depth_maps_place_the_people_of_an_image_together(tmp_path: Path, capsys
 def test_unusable_depth_maps_do_not_remove_bodies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], values: np.ndarray
 ) -> None:
-    described, _ = placed_people()
+    described, _ = make_placed_people()
     source, out = save_coco(tmp_path / "people.json", described), tmp_path / "a.npz"
     maps = tmp_path / "maps"
     maps.mkdir()

@@ -22,17 +22,17 @@ import torch
 from multihmr2_ros.camera import project
 from multihmr2_ros.labeling.crowds import make_people, place_bodies, set_stature
 from multihmr2_ros.placement import RelativeDepthMap
-from test.helpers.crowd_scenes import crowds, pair_distances, relative_map
-from test.helpers.rgbd_scenes import RgbdFrame, low_body
+from test.helpers.crowd_scenes import compute_pair_distances, make_crowds, make_relative_map
+from test.helpers.rgbd_scenes import RgbdFrame, load_low_body
 
 
-def fitted(frame: RgbdFrame, generator: np.random.Generator, name: str) -> dict[str, np.ndarray]:
+def make_fitted(frame: RgbdFrame, generator: np.random.Generator, name: str) -> dict[str, np.ndarray]:
     """Return bodies as fitted: aligned with the image, with statures of the prior; the errors of size and distance are
     proportional."""
     rows = np.flatnonzero(frame.findable)
     shape, rotations = frame.posed.shape[rows].copy(), frame.posed.rotations[rows]
     along = np.exp(generator.normal(0.0, 0.08, len(rows)))
-    body = low_body()
+    body = load_low_body()
     with torch.no_grad():
         true = torch.from_numpy(shape)
         wrong = set_stature(body, true, body.compute_stature(true) * torch.from_numpy(along.astype(np.float32)))
@@ -50,29 +50,29 @@ def fitted(frame: RgbdFrame, generator: np.random.Generator, name: str) -> dict[
     }
 
 
-def pelvises(arrays: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+def compute_pelvises(arrays: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     chosen = {key: arrays[key][rows] for key in ("shape", "rotations", "centre", "k")}
-    return make_people(chosen, low_body(), (240, 320)).pelvis.astype(float)
+    return make_people(chosen, load_low_body(), (240, 320)).pelvis.astype(float)
 
 
 def test_places_become_consistent_and_bodies_stay_where_they_are_in_the_image() -> None:
     generator, before, after = np.random.default_rng(0), [], []
-    for number, frame in enumerate(crowds(8)):
+    for number, frame in enumerate(make_crowds(8)):
         name = f"{number}.jpg"
-        bodies = fitted(frame, generator, name)
-        depth = relative_map(frame.depth, generator)
+        bodies = make_fitted(frame, generator, name)
+        depth = make_relative_map(frame.depth, generator)
         found, report = place_bodies(bodies, {name: (320, 240)}, lambda name, depth=depth: depth)
         everybody = np.arange(len(bodies["image"]))
-        first, second = pelvises(bodies, everybody), pelvises(found, everybody)
+        first, second = compute_pelvises(bodies, everybody), compute_pelvises(found, everybody)
         np.testing.assert_allclose(project(second, frame.k), project(first, frame.k), atol=0.05)
         assert report.bodies == len(first)
         assert found["placed"].sum() == len(report.moved)
         assert np.isfinite(found["distance_sigma_m"]).sum() == found["placed"].sum()
         placed = found["placed"]
-        true = pair_distances(frame.posed.joints[frame.findable, 0][placed].astype(float))
-        before.append(np.abs(pair_distances(first[placed]) - true))
-        after.append(np.abs(pair_distances(second[placed]) - true))
-        size = low_body().compute_stature(torch.from_numpy(found["shape"])) / low_body().compute_stature(
+        true = compute_pair_distances(frame.posed.joints[frame.findable, 0][placed].astype(float))
+        before.append(np.abs(compute_pair_distances(first[placed]) - true))
+        after.append(np.abs(compute_pair_distances(second[placed]) - true))
+        size = load_low_body().compute_stature(torch.from_numpy(found["shape"])) / load_low_body().compute_stature(
             torch.from_numpy(bodies["shape"])
         )
         moved = second[:, 2] / first[:, 2]
@@ -81,8 +81,8 @@ def test_places_become_consistent_and_bodies_stay_where_they_are_in_the_image() 
 
 
 def test_images_without_a_map_or_with_one_person_stay() -> None:
-    (frame,) = crowds(1)
-    bodies = fitted(frame, np.random.default_rng(0), "a.jpg")
+    (frame,) = make_crowds(1)
+    bodies = make_fitted(frame, np.random.default_rng(0), "a.jpg")
     found, report = place_bodies(bodies, {"a.jpg": (320, 240)}, lambda name: None)
     np.testing.assert_array_equal(found["centre"], bodies["centre"])
     assert not found["placed"].any()

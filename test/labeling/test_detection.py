@@ -79,12 +79,12 @@ def save_processor(folder: Path, **content: object) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 
-def image_index(seed: int = 0) -> np.ndarray:
+def make_image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (90, 120, 3)).astype(np.uint8)
 
 
 def test_people_have_boxes_and_keypoints_in_image_pixels(detector: Path, pose_estimator: Path) -> None:
-    people = PeopleDetector(str(detector), str(pose_estimator))(image_index(), 3)
+    people = PeopleDetector(str(detector), str(pose_estimator))(make_image(), 3)
     assert people
     for person in people:
         assert person.image_index == 3
@@ -103,7 +103,7 @@ def test_the_command_processes_every_image_of_a_folder(
     folder, out = tmp_path / "images", tmp_path / "bodies.npz"
     folder.mkdir()
     for number in (2, 10):
-        save_image(folder / f"{number}.png", image_index(number))
+        save_image(folder / f"{number}.png", make_image(number))
     (folder / "broken.png").write_bytes(b"not an image")
     models = ["--detector", str(detector), "--pose-estimator", str(pose_estimator)]
     assert main(["label", str(folder), "--out", str(out), "--device", "cpu", *models]) == 0

@@ -34,37 +34,46 @@ from multihmr2_ros.simulation.motion.pose import rotate_about
 from multihmr2_ros.simulation.motion.random_poses import pose_from_random_angles, sample_angles
 from multihmr2_ros.simulation.motion.retarget import load_motion
 from multihmr2_ros.simulation.motion.skeleton import compute_bone_rotations
-from test.helpers.labeling_scenes import full_body, keypoint_model, make_scene, prior, random_pose, without
-from test.helpers.motion_cases import rig
+from test.helpers.labeling_scenes import (
+    load_full_body,
+    load_keypoint_model,
+    make_prior,
+    make_random_pose,
+    make_scene,
+    without,
+)
+from test.helpers.motion_cases import make_rig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fit(people: Observations) -> Fits:
-    return Fitter(keypoint_model(), prior()).fit(people)
+    return Fitter(load_keypoint_model(), make_prior()).fit(people)
 
 
-def joints_of(fits: Fits) -> np.ndarray:
+def compute_joints(fits: Fits) -> np.ndarray:
     """Return joints (n, 17, 3) m from the pelvis, camera axes."""
     with torch.no_grad():
-        return keypoint_model()(fits.phenotypes, fits.pose).keypoints.numpy()
+        return load_keypoint_model()(fits.phenotypes, fits.pose).keypoints.numpy()
 
 
-def joint_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
+def compute_joint_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
     """Return the mean distance (n,) mm of the 12 body joints, relative to the midpoint of the hips."""
-    found, truth = (points[:, 5:] - points[:, 11:13].mean(axis=1, keepdims=True) for points in (joints_of(fits), truth))
+    found, truth = (
+        points[:, 5:] - points[:, 11:13].mean(axis=1, keepdims=True) for points in (compute_joints(fits), truth)
+    )
     return 1000 * np.linalg.norm(found - truth, axis=-1).mean(axis=1)
 
 
-def facing_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
+def compute_facing_errors(fits: Fits, truth: np.ndarray) -> np.ndarray:
     """Return the angles (n,) rad between the directions from the right hip and shoulder to the left ones, seen from
     above."""
-    across = [(p[:, 5] - p[:, 6] + p[:, 11] - p[:, 12])[:, [0, 2]] for p in (joints_of(fits), truth)]
+    across = [(p[:, 5] - p[:, 6] + p[:, 11] - p[:, 12])[:, [0, 2]] for p in (compute_joints(fits), truth)]
     angles = [np.arctan2(a[:, 1], a[:, 0]) for a in across]
     return np.abs((angles[0] - angles[1] + np.pi) % (2 * np.pi) - np.pi)
 
 
-def segments_of_pose(pose: HingedPose) -> np.ndarray:
+def compute_segments(pose: HingedPose) -> np.ndarray:
     chest = pose.pelvis @ rotations_from_vectors(pose.chest)
     segments = [pose.pelvis, chest]
     for side in range(2):
@@ -79,18 +88,18 @@ def segments_of_pose(pose: HingedPose) -> np.ndarray:
 
 
 def test_keypoints_without_a_mesh_equal_those_of_the_posed_mesh() -> None:
-    body, pose = full_body(), random_pose(5)
+    body, pose = load_full_body(), make_random_pose(5)
     phenotypes = torch.rand(5, 4, generator=torch.Generator().manual_seed(1))
-    shape = keypoint_model().expand_shape(phenotypes)
+    shape = load_keypoint_model().expand_shape(phenotypes)
     rest = body.compute_rest_bone_poses(shape).numpy()
-    poses = [SegmentPose(segments) for segments in segments_of_pose(pose)]
+    poses = [SegmentPose(segments) for segments in compute_segments(pose)]
     turns = compute_bone_rotations(poses, rest, body.bone_labels, body.bone_parents)
     turns[:, 0] = CAMERA_FROM_LEVEL @ turns[:, 0]
-    rotations = keypoint_model().compute_rotations(body, phenotypes, pose)
+    rotations = load_keypoint_model().compute_rotations(body, phenotypes, pose)
     np.testing.assert_allclose(rotations, turns, atol=1e-5)
     posed = body(shape, rotations)
     origin = posed.joints[:, :1].numpy()
-    found = keypoint_model()(phenotypes, pose)
+    found = load_keypoint_model()(phenotypes, pose)
     np.testing.assert_allclose(found.keypoints, body.regress_coco_keypoints(posed.vertices.numpy()) - origin, atol=2e-5)
     np.testing.assert_allclose(found.center, (posed.vertices[:, body.center_vertex].numpy() - origin[:, 0]), atol=1e-5)
 
@@ -99,18 +108,18 @@ def test_poses_equal_segments() -> None:
     generator = np.random.default_rng(0)
     segments = np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(20)])
     pose, off = pose_from_segments(segments)
-    np.testing.assert_allclose(segments_of_pose(pose), segments, atol=1e-5)
+    np.testing.assert_allclose(compute_segments(pose), segments, atol=1e-5)
     assert off.max() < 1e-6
 
 
 def test_with_landmarks_bodies_are_recovered() -> None:
     scene = make_scene(24)
     fits = fit(scene.people)
-    errors = joint_errors(fits, scene.joints)
+    errors = compute_joint_errors(fits, scene.joints)
     assert np.median(errors) < 60
     assert np.mean(errors) < 80
-    assert np.median(facing_errors(fits, scene.joints)) < 0.2
-    assert (facing_errors(fits, scene.joints) < np.pi / 3).mean() > 0.9
+    assert np.median(compute_facing_errors(fits, scene.joints)) < 0.2
+    assert (compute_facing_errors(fits, scene.joints) < np.pi / 3).mean() > 0.9
     assert np.median(compute_fit_error(scene.people, fits)) < 0.012
 
 
@@ -119,10 +128,10 @@ def test_without_landmarks_left_and_right_determine_the_facing_direction() -> No
     scene = make_scene(24, seed=1, landmarks=False)
     fits = fit(scene.people)
     assert np.median(compute_fit_error(scene.people, fits)) < 0.012
-    assert np.median(joint_errors(fits, scene.joints)) < 110
+    assert np.median(compute_joint_errors(fits, scene.joints)) < 110
     across = (scene.joints[:, 5] - scene.joints[:, 6])[:, 0]
     plain = np.abs(across) > 0.15  # seen from front or back
-    found = (joints_of(fits)[:, 5] - joints_of(fits)[:, 6])[:, 0]
+    found = (compute_joints(fits)[:, 5] - compute_joints(fits)[:, 6])[:, 0]
     assert (np.sign(found[plain]) == np.sign(across[plain])).mean() > 0.95
 
 
@@ -140,8 +149,8 @@ def test_hidden_legs_have_likely_poses() -> None:
     hidden = dataclasses.replace(hidden, visibility=np.where(np.arange(33) >= 25, 0.0, hidden.visibility))
     fits = fit(hidden)
     assert np.median(compute_fit_error(hidden, fits)) < 0.015
-    assert (prior().compute_cost(fits.pose) < 40).all()
-    assert np.isfinite(joints_of(fits)).all()
+    assert (make_prior().compute_cost(fits.pose) < 40).all()
+    assert np.isfinite(compute_joints(fits)).all()
 
 
 def test_one_wrong_keypoint_does_not_turn_a_body() -> None:
@@ -166,9 +175,9 @@ def test_the_prior_rejects_poses_beyond_the_joint_limits() -> None:
     likely, _ = pose_from_segments(
         np.stack([pose_from_random_angles(sample_angles(generator)).orientation for _ in range(50)])
     )
-    costs = prior().compute_cost(likely)
+    costs = make_prior().compute_cost(likely)
     backwards = likely._replace(thighs=likely.thighs @ torch.from_numpy(rotate_about(2, np.pi)).float())
-    assert (prior().compute_cost(backwards) > costs + 20).all()
+    assert (make_prior().compute_cost(backwards) > costs + 20).all()
     assert compute_pose_features(likely).shape == (50, 34)
 
 
@@ -177,7 +186,7 @@ def test_a_prior_of_recordings_prefers_recorded_poses(tmp_path: Path) -> None:
     generator = np.random.default_rng(7)
     names = ("left_shoulder", "right_shoulder")
     frames = [{name: tuple(generator.uniform(-60, 60, 3).tolist()) for name in names} for _ in range(300)]
-    (tmp_path / "arms.bvh").write_text(rig(*frames))
+    (tmp_path / "arms.bvh").write_text(make_rig(*frames))
     learned = learn_pose_prior(tmp_path)
     seen, _ = pose_from_segments(load_motion(tmp_path / "arms.bvh").orientation)
     sitting = seen._replace(
@@ -192,6 +201,6 @@ def test_a_folder_without_recordings_for_a_prior_is_reported_in_one_line(tmp_pat
         learn_pose_prior(tmp_path)
     with pytest.raises(UserError, match="expected a folder of motions"):
         learn_pose_prior(tmp_path / "nowhere")
-    (tmp_path / "still.bvh").write_text(rig({}, {}, {}))
+    (tmp_path / "still.bvh").write_text(make_rig({}, {}, {}))
     with pytest.raises(UserError, match=r"expected at least 100 different poses in .*, got 1;"):
         learn_pose_prior(tmp_path)

@@ -37,7 +37,7 @@ from multihmr2_ros.media.images import read_depth_map
 from multihmr2_ros.placement import RelativeDepthMap
 from test.helpers.bag_factory import START_NS
 from test.helpers.run_results import list_names, make_image, save_image
-from test.media.test_images import png_chunk
+from test.media.test_images import make_png_chunk
 
 WIDTH, HEIGHT = 96, 64
 RAMP = np.linspace(0.2, 1.0, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
@@ -210,8 +210,8 @@ def test_a_damaged_compressed_array(tmp_path: Path) -> None:
 
 def test_too_many_pixels(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 16, 0, 0, 0, 0))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(1000))))
+    header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 16, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + make_png_chunk(b"IDAT", zlib.compress(bytes(1000))))
     with pytest.raises(UserError, match=r"a\.png has more than \d+ pixels; scale it down first"):
         read_depth_map(path)
 

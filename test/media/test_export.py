@@ -35,7 +35,7 @@ BOX = trimesh.creation.box(extents=(0.5, 1.7, 0.3))
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
-def people_with_boxes(n: int, **changes):
+def make_people_with_boxes(n: int, **changes):
     places = np.stack([np.arange(n), np.zeros(n), 3.0 + np.arange(n)], axis=1)
     return make_people(n, vertices=BOX.vertices[None] + places[:, None], pelvis=places, **changes)
 
@@ -75,7 +75,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_parameters_come_back(tmp_path, n):
-    people = people_with_boxes(n, intrinsics_source=IntrinsicsSource.K, stamp=1234567890.123456789)
+    people = make_people_with_boxes(n, intrinsics_source=IntrinsicsSource.K, stamp=1234567890.123456789)
     save_params(tmp_path / "walk_000007.npz", people)
     with np.load(tmp_path / "walk_000007.npz", allow_pickle=False) as stored:
         frame_wide = {"k", "vertical_fov", "intrinsics_source", "stamp", "image_size", "velocity_frame"}
@@ -103,7 +103,7 @@ def test_parameters_without_a_mesh_and_with_unknown_velocity(tmp_path):
 
 
 def test_meshes_come_back_upright_named_and_colored(tmp_path):
-    people = people_with_boxes(3, track_id=np.array([12, 7, -1]))
+    people = make_people_with_boxes(3, track_id=np.array([12, 7, -1]))
     save_meshes(tmp_path / "frame.glb", people, BOX.faces)
     scene = trimesh.load(tmp_path / "frame.glb", process=False)
     assert set(scene.graph.nodes_geometry) == {"person_12", "person_7", "person_2"}
@@ -123,7 +123,7 @@ def test_meshes_come_back_upright_named_and_colored(tmp_path):
 
 
 def test_an_untracked_person_does_not_replace_the_mesh_of_a_track(tmp_path):
-    people = people_with_boxes(3, track_id=np.array([1, -1, -1]))
+    people = make_people_with_boxes(3, track_id=np.array([1, -1, -1]))
     save_meshes(tmp_path / "frame.glb", people, BOX.faces)
     scene = trimesh.load(tmp_path / "frame.glb", process=False)
     assert set(scene.graph.nodes_geometry) == {"person_1", "untracked_1", "person_2"}
@@ -133,7 +133,7 @@ def test_a_mesh_holds_only_the_vertices_in_use_and_their_normals(tmp_path):
     faces = BOX.faces[:4]
     used = np.unique(faces)
     assert len(used) < 8
-    people = people_with_boxes(1)
+    people = make_people_with_boxes(1)
     save_meshes(tmp_path / "frame.glb", people, faces)
     scene = trimesh.load(tmp_path / "frame.glb", process=False)
     mesh = scene.geometry[scene.graph["person_1"][1]]
@@ -145,7 +145,7 @@ def test_a_mesh_holds_only_the_vertices_in_use_and_their_normals(tmp_path):
 
 @pytest.mark.parametrize("n", [0, 2])
 def test_the_scene_has_one_root_that_turns_it(tmp_path, n):
-    save_meshes(tmp_path / "frame.glb", people_with_boxes(n), BOX.faces)
+    save_meshes(tmp_path / "frame.glb", make_people_with_boxes(n), BOX.faces)
     document = read_json_chunk((tmp_path / "frame.glb").read_bytes())
     (root,) = document["scenes"][document["scene"]]["nodes"]
     (camera,) = (node for node in document["nodes"] if node["name"] == "camera")
@@ -167,7 +167,7 @@ def test_people_without_vertices_cannot_be_saved_as_meshes(tmp_path):
 
 
 def test_a_person_without_a_position_is_left_out_and_named(tmp_path, caplog):
-    people = people_with_boxes(3)
+    people = make_people_with_boxes(3)
     people.vertices[1, 4] = np.nan
     with caplog.at_level(logging.WARNING):
         save_meshes(tmp_path / "frame.glb", people, BOX.faces)
@@ -202,8 +202,8 @@ def test_other_image_kinds_are_refused(tmp_path):
 # Complete or not at all
 
 WRITERS = {
-    "a.npz": lambda path: save_params(path, people_with_boxes(2)),
-    "a.glb": lambda path: save_meshes(path, people_with_boxes(2), BOX.faces),
+    "a.npz": lambda path: save_params(path, make_people_with_boxes(2)),
+    "a.glb": lambda path: save_meshes(path, make_people_with_boxes(2), BOX.faces),
     "a.png": lambda path: save_image(path, IMAGE),
 }
 

@@ -30,17 +30,17 @@ GRAY = COLORS[:, :, 0]
 ALPHA = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
 
 
-def smooth_image() -> np.ndarray:
+def make_smooth_image() -> np.ndarray:
     """Return a smooth image (48, 64, 3) uint8, which JPEG preserves well."""
     rows, columns = np.mgrid[0:48, 0:64]
     return np.stack([4 * columns, 5 * rows, 255 - 2 * columns - rows], axis=2).astype(np.uint8)
 
 
-def over_black(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def blend_over_black(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.round(rgb * (alpha[:, :, None] / 255.0)).astype(int)
 
 
-def difference(image: np.ndarray, expected: np.ndarray) -> int:
+def compute_difference(image: np.ndarray, expected: np.ndarray) -> int:
     assert image.dtype == np.uint8
     assert image.shape == expected.shape
     return int(np.abs(image.astype(int) - expected.astype(int)).max())
@@ -59,14 +59,14 @@ def test_lossless_formats_keep_every_value(tmp_path, suffix):
 @pytest.mark.parametrize(("suffix", "options"), [("jpg", {"quality": 97, "subsampling": 0}), ("webp", {"quality": 97})])
 def test_lossy_formats_keep_colors(tmp_path, suffix, options):
     path = tmp_path / f"image.{suffix}"
-    Image.fromarray(smooth_image()).save(path, **options)
-    assert difference(read_image(path), smooth_image()) <= 8
+    Image.fromarray(make_smooth_image()).save(path, **options)
+    assert compute_difference(read_image(path), make_smooth_image()) <= 8
 
 
 def test_lossless_webp_with_alpha_is_laid_over_black(tmp_path):
     path = tmp_path / "image.webp"
     Image.fromarray(np.dstack([COLORS, ALPHA]), "RGBA").save(path, lossless=True, exact=True)
-    assert difference(read_image(path), over_black(COLORS, ALPHA)) <= 1
+    assert compute_difference(read_image(path), blend_over_black(COLORS, ALPHA)) <= 1
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,11 @@ def test_lossless_webp_with_alpha_is_laid_over_black(tmp_path):
         # Palette; 54 colors fit, so nothing is lost.
         (Image.fromarray(COLORS).quantize(256, method=Image.Quantize.FASTOCTREE), None),
         (Image.fromarray(GRAY > 127), np.repeat(255 * (GRAY > 127)[:, :, None], 3, axis=2)),
-        (Image.fromarray(np.dstack([COLORS, ALPHA]), "RGBA"), over_black(COLORS, ALPHA)),
-        (Image.fromarray(np.dstack([GRAY, ALPHA]), "LA"), over_black(np.repeat(GRAY[:, :, None], 3, axis=2), ALPHA)),
+        (Image.fromarray(np.dstack([COLORS, ALPHA]), "RGBA"), blend_over_black(COLORS, ALPHA)),
+        (
+            Image.fromarray(np.dstack([GRAY, ALPHA]), "LA"),
+            blend_over_black(np.repeat(GRAY[:, :, None], 3, axis=2), ALPHA),
+        ),
     ],
     ids=["grey", "palette", "one bit", "RGBA", "grey with alpha"],
 )
@@ -86,7 +89,7 @@ def test_png_modes(tmp_path, original, expected):
     original.save(path)
     if expected is None:
         expected = np.array(original.getpalette()).reshape(-1, 3)[np.asarray(original)]
-    assert difference(read_image(path), expected) <= 1
+    assert compute_difference(read_image(path), expected) <= 1
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
@@ -99,26 +102,26 @@ def test_a_transparent_color_becomes_black(tmp_path, mode):
     original.save(path, transparency=original.getpixel((0, 0)))
     expected = np.zeros((3, 4, 3))
     expected[1, 1] = 30
-    assert difference(read_image(path), expected) <= 1
+    assert compute_difference(read_image(path), expected) <= 1
 
 
-def png_16_bit(values: np.ndarray) -> bytes:
+def make_png_16_bit(values: np.ndarray) -> bytes:
     """Return a 16-bit PNG of values (H, W, channels) uint16, assembled from the format's chunks."""
     height, width, channels = values.shape
     color_type = {1: 0, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, content) for kind, content in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(make_png_chunk(kind, content) for kind, content in chunks)
 
 
-def png_chunk(kind: bytes, content: bytes) -> bytes:
+def make_png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def test_16_bit_gray_is_divided_by_257_and_rounded(tmp_path):
     values = np.array([0, 127, 128, 129, 257, 32768, 65406, 65407, 65535], np.uint16)
-    (tmp_path / "depth.png").write_bytes(png_16_bit(values[None, :, None]))
+    (tmp_path / "depth.png").write_bytes(make_png_16_bit(values[None, :, None]))
     image = read_image(tmp_path / "depth.png")
     np.testing.assert_array_equal(image[0, :, 0], np.round(values / 257.0))
     assert (image == image[:, :, :1]).all()
@@ -134,8 +137,8 @@ def test_16_bit_gray_tiff(tmp_path):
 def test_16_bit_color_is_within_one_level(tmp_path, channels):
     values = RNG.integers(0, 65536, (8, 9, channels), dtype=np.uint16)
     values[:, :, 3:] = 65535
-    (tmp_path / "image.png").write_bytes(png_16_bit(values))
-    assert difference(read_image(tmp_path / "image.png"), np.round(values[:, :, :3] / 257.0)) <= 1
+    (tmp_path / "image.png").write_bytes(make_png_16_bit(values))
+    assert compute_difference(read_image(tmp_path / "image.png"), np.round(values[:, :, :3] / 257.0)) <= 1
 
 
 def test_values_that_are_no_colors_are_refused(tmp_path):
@@ -149,10 +152,10 @@ def test_values_that_are_no_colors_are_refused(tmp_path):
 
 def test_cmyk_jpeg(tmp_path):
     path = tmp_path / "print.jpg"
-    Image.fromarray(smooth_image()).convert("CMYK").save(path, quality=97, subsampling=0)
+    Image.fromarray(make_smooth_image()).convert("CMYK").save(path, quality=97, subsampling=0)
     with Image.open(path) as stored:
         assert stored.mode == "CMYK"
-    assert difference(read_image(path), smooth_image()) <= 8
+    assert compute_difference(read_image(path), make_smooth_image()) <= 8
 
 
 # Rotation that makes the stored image upright (EXIF 2.32, tag 0x0112).
@@ -173,8 +176,8 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "phone.jpg"
-    Image.fromarray(smooth_image()).save(path, quality=97, subsampling=0, exif=exif)
-    assert difference(read_image(path), ORIENTATIONS[orientation](smooth_image())) <= 8
+    Image.fromarray(make_smooth_image()).save(path, quality=97, subsampling=0, exif=exif)
+    assert compute_difference(read_image(path), ORIENTATIONS[orientation](make_smooth_image())) <= 8
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -199,10 +202,15 @@ def test_extreme_shapes(tmp_path, size):
 
 @pytest.mark.parametrize("side", [int(MAX_PIXELS**0.5) + 1, 50_000, 2**31 - 1])
 def test_gigapixel_claims_are_refused_without_decoding(tmp_path, side):
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    content = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b"")
+    header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + make_png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + make_png_chunk(b"IEND", b"")
+    )
     (tmp_path / "bomb.png").write_bytes(content)
-    refuses(tmp_path / "bomb.png", "pixels")
+    assert_refused(tmp_path / "bomb.png", "pixels")
 
 
 @pytest.mark.filterwarnings("error")
@@ -213,7 +221,7 @@ def test_large_images_give_no_warning(tmp_path, monkeypatch):
     assert read_image(tmp_path / "large.png").shape == (50, 60, 3)
 
 
-def refuses(path, words: str) -> None:
+def assert_refused(path, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
@@ -227,14 +235,14 @@ def test_truncated_files_are_refused(tmp_path, suffix, kept):
     Image.fromarray(RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    refuses(path, "complete|not an image")
+    assert_refused(path, "complete|not an image")
 
 
 def test_other_unusable_files_are_refused(tmp_path):
     (tmp_path / "empty.png").touch()
-    refuses(tmp_path / "empty.png", "empty")
+    assert_refused(tmp_path / "empty.png", "empty")
     (tmp_path / "text.png").write_text("This is a shopping list.\n" * 20)
-    refuses(tmp_path / "text.png", "not an image")
+    assert_refused(tmp_path / "text.png", "not an image")
     (tmp_path / "header.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(200))
-    refuses(tmp_path / "header.jpg", "not an image|complete")
-    refuses(tmp_path / "missing.png", "No such file")
+    assert_refused(tmp_path / "header.jpg", "not an image|complete")
+    assert_refused(tmp_path / "missing.png", "No such file")

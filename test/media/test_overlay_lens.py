@@ -23,7 +23,16 @@ import trimesh
 
 from multihmr2_ros.camera import CameraModel, distort_points
 from multihmr2_ros.media.overlay import draw_people
-from test.helpers.overlay_images import BALL, HEIGHT, WIDTH, at, background, overlap, painted, pixel_rays
+from test.helpers.overlay_images import (
+    BALL,
+    HEIGHT,
+    WIDTH,
+    at,
+    compute_overlap,
+    compute_pixel_rays,
+    find_painted,
+    make_background,
+)
 from test.helpers.people_factory import make_people
 
 LENS_K = np.array([[400.0, 0, 310], [0, 390, 250], [0, 0, 1]])
@@ -34,12 +43,12 @@ NOT_FOR_WIDE_ANGLES = ("plumb_bob", [-0.3, 0.0, 0.0, 0.0])  # the radius has its
 EVERY_LENS = pytest.mark.parametrize(("model", "coefficients"), [BARREL, FISHEYE, PINCUSHION])
 
 
-def lens(model: str, coefficients: list[float]) -> functools.partial:
+def make_lens(model: str, coefficients: list[float]) -> functools.partial:
     """Return the `distort` function of a Frame of this camera."""
     return functools.partial(distort_points, camera=CameraModel(LENS_K, np.array(coefficients), model, WIDTH, HEIGHT))
 
 
-def projected_by_opencv(points: np.ndarray, model: str, coefficients: list[float]) -> np.ndarray:
+def project_by_opencv(points: np.ndarray, model: str, coefficients: list[float]) -> np.ndarray:
     """Return points (n, 3) m projected by OpenCV's own lens model, (n, 2) px."""
     project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
     zero, distortion = np.zeros(3), np.array(coefficients)
@@ -64,8 +73,8 @@ def test_meshes_land_where_the_lens_puts_them(
     model: str, coefficients: list[float], place: tuple[float, float, float]
 ) -> None:
     """The silhouette contains every vertex and has the same extent."""
-    mask = painted(at(BALL, place), BALL.faces, lens(model, coefficients), k=LENS_K)
-    points = projected_by_opencv(BALL.vertices + place, model, coefficients)
+    mask = find_painted(at(BALL, place), BALL.faces, make_lens(model, coefficients), k=LENS_K)
+    points = project_by_opencv(BALL.vertices + place, model, coefficients)
     seen = points[is_inside_image(points)]
     assert len(seen) > 1000
     assert near(mask, seen).all()
@@ -73,7 +82,7 @@ def test_meshes_land_where_the_lens_puts_them(
     inside = np.clip([points.min(axis=0), points.max(axis=0)], 0, [WIDTH, HEIGHT])
     np.testing.assert_allclose([columns.min(), rows.min()], inside[0], atol=1.5)
     np.testing.assert_allclose([columns.max() + 1, rows.max() + 1], inside[1], atol=1.5)
-    pinhole_mask = painted(at(BALL, place), BALL.faces, k=LENS_K)
+    pinhole_mask = find_painted(at(BALL, place), BALL.faces, k=LENS_K)
     assert not near(pinhole_mask, seen).all(), "the lens moves it visibly"
 
 
@@ -81,30 +90,30 @@ def test_meshes_land_where_the_lens_puts_them(
 def test_a_ball_covers_the_rays_through_the_lens_that_meet_it(model: str, coefficients: list[float]) -> None:
     place = (0.6, -0.4, 1.4)
     # cv2.fisheye reads noncontiguous points incorrectly.
-    pixels = np.ascontiguousarray(pixel_rays(np.eye(3))[..., :2].reshape(-1, 1, 2))
+    pixels = np.ascontiguousarray(compute_pixel_rays(np.eye(3))[..., :2].reshape(-1, 1, 2))
     undistort = cv2.fisheye.undistortPoints if model == "equidistant" else cv2.undistortPoints
     rays = np.dstack(
         [undistort(pixels, LENS_K, np.array(coefficients)).reshape(HEIGHT, WIDTH, 2), np.ones((HEIGHT, WIDTH))]
     )
     along = rays @ place
     expected = (along > 0) & (along**2 >= (rays**2).sum(axis=2) * (np.dot(place, place) - 0.4**2))
-    mask = painted(at(BALL, place), BALL.faces, lens(model, coefficients), k=LENS_K)
+    mask = find_painted(at(BALL, place), BALL.faces, make_lens(model, coefficients), k=LENS_K)
     assert expected.sum() > 10_000
-    assert overlap(mask, expected) > 0.97
+    assert compute_overlap(mask, expected) > 0.97
 
 
 def test_points_beyond_the_range_of_the_lens_are_not_folded_back() -> None:
     place = (4.0, 0.0, 2.5)
-    folded = projected_by_opencv(BALL.vertices + place, *NOT_FOR_WIDE_ANGLES)
+    folded = project_by_opencv(BALL.vertices + place, *NOT_FOR_WIDE_ANGLES)
     assert is_inside_image(folded).any(), "so the polynomial has it"
     people = make_people(1, vertices=at(BALL, place), pelvis=np.array([place]), k=LENS_K)
-    drawn = draw_people(background(), people, BALL.faces, distort=lens(*NOT_FOR_WIDE_ANGLES))
-    np.testing.assert_array_equal(drawn, background())
+    drawn = draw_people(make_background(), people, BALL.faces, distort=make_lens(*NOT_FOR_WIDE_ANGLES))
+    np.testing.assert_array_equal(drawn, make_background())
 
 
 def test_meshes_are_drawn_up_to_the_range_of_the_lens() -> None:
     wall = trimesh.creation.box(extents=(20, 1, 0.01)).subdivide_to_size(0.1)
-    mask = painted(at(wall, (0, 0, 2)), wall.faces, lens(*NOT_FOR_WIDE_ANGLES), k=LENS_K)
+    mask = find_painted(at(wall, (0, 0, 2)), wall.faces, make_lens(*NOT_FOR_WIDE_ANGLES), k=LENS_K)
     columns = np.nonzero(mask.any(axis=0))[0]
     np.testing.assert_allclose([columns[0], columns[-1] + 1], 310 + 400 * np.array([-0.703, 0.703]), atol=3)
     assert len(columns) == columns[-1] + 1 - columns[0]
@@ -119,18 +128,19 @@ def test_people_who_are_not_visible_are_left_out_with_a_lens(
 ) -> None:
     tiny = BALL.vertices * (0.1 if place == (0, 0, 0) else 1)
     people = make_people(1, vertices=tiny[None] + place, pelvis=np.array([place]), k=LENS_K)
-    drawn = draw_people(background(), people, BALL.faces, distort=lens(model, coefficients))
-    np.testing.assert_array_equal(drawn, background())
+    drawn = draw_people(make_background(), people, BALL.faces, distort=make_lens(model, coefficients))
+    np.testing.assert_array_equal(drawn, make_background())
 
 
 def test_labels_are_at_the_distorted_position_of_the_head() -> None:
     place = (1.0, 0.5, 1.8)
     people = make_people(1, vertices=at(BALL, place), pelvis=np.array([place]), k=LENS_K)
     plain, labeled = (
-        draw_people(background(), people, BALL.faces, labels=labels, distort=lens(*BARREL)) for labels in (False, True)
+        draw_people(make_background(), people, BALL.faces, labels=labels, distort=make_lens(*BARREL))
+        for labels in (False, True)
     )
     rows, columns = np.nonzero((plain != labeled).any(axis=2))
-    points = projected_by_opencv(BALL.vertices + place, *BARREL)
+    points = project_by_opencv(BALL.vertices + place, *BARREL)
     head = points[points[:, 1].argmin()]
     assert (columns.min() + columns.max()) / 2 == pytest.approx(head[0], abs=4)
     assert rows.max() <= head[1] + 2
@@ -144,11 +154,11 @@ def test_a_lens_without_distortion_changes_nothing() -> None:
         np.zeros((0, len(BALL.vertices), 3)),
     ):
         people = make_people(len(vertices), vertices=vertices)
-        drawn = draw_people(background(), people, BALL.faces, distort=lambda points: points)
-        np.testing.assert_array_equal(drawn, draw_people(background(), people, BALL.faces))
+        drawn = draw_people(make_background(), people, BALL.faces, distort=lambda points: points)
+        np.testing.assert_array_equal(drawn, draw_people(make_background(), people, BALL.faces))
 
 
 def test_joints_2d_are_through_the_lens_already() -> None:
     people = make_people(2, k=LENS_K)
-    boxes = draw_people(background(), people, BALL.faces, distort=lens(*BARREL))
-    np.testing.assert_array_equal(boxes, draw_people(background(), people, BALL.faces))
+    boxes = draw_people(make_background(), people, BALL.faces, distort=make_lens(*BARREL))
+    np.testing.assert_array_equal(boxes, draw_people(make_background(), people, BALL.faces))

@@ -60,11 +60,11 @@ FRAMES = 12
 PEOPLE, TRUE = "/world/camera/people", "/world/camera/truth"
 
 
-def topology(body: Body) -> BodyTopology:
+def make_topology(body: Body) -> BodyTopology:
     return BodyTopology.from_body(body)
 
 
-def walking(index: int) -> People:
+def make_walking_people(index: int) -> People:
     """Return two people with velocities; the second is absent in the last third."""
     people = standing(2)
     people = at(people, np.array([[-0.5 + 0.05 * index, 0, 4.0], [0.8, 0, 5.0]]))
@@ -85,7 +85,7 @@ def find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def frame_of(people: People) -> Frame:
+def make_frame(people: People) -> Frame:
     height, width = people.image_size
     return Frame(np.full((height, width, 3), 90, np.uint8), people.stamp, people.k)
 
@@ -94,11 +94,11 @@ def frame_of(people: People) -> Frame:
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     folder = tmp_path_factory.mktemp("rerun")
-    with RerunRecording(folder / "walk.rrd", topology(Body("low"))) as writer:
+    with RerunRecording(folder / "walk.rrd", make_topology(Body("low"))) as writer:
         for index in range(FRAMES):
-            people = walking(index)
+            people = make_walking_people(index)
             save_params(folder / f"{index:02d}.npz", people)
-            writer.add(frame_of(people), people)
+            writer.add(make_frame(people), people)
     assert [path.name for path in folder.glob("*.rrd")] == ["walk.rrd"], "no temporary file stays"
     return folder / "walk.rrd"
 
@@ -118,7 +118,11 @@ def test_images_are_read_back_as_they_were_saved(recording: Path) -> None:
         assert np.array_equal(np.array(mesh, np.float32), arrays["vertices"][0, used])
     names = read.values(f"{PEOPLE}/names", "labels")
     assert [len(labels) for labels in names] == [len(arrays["score"]) for arrays in saved]
-    assert names[0][0] == format_person_label(walking(0), 0) == f"#3 · 4.0 m · {walking(0).stature[0]:.2f} m tall"
+    assert (
+        names[0][0]
+        == format_person_label(make_walking_people(0), 0)
+        == f"#3 · 4.0 m · {make_walking_people(0).stature[0]:.2f} m tall"
+    )
     arrows = np.array(read.values(f"{PEOPLE}/velocities", "vectors"))
     assert arrows == pytest.approx(np.tile([[[0.5, 0, 0]]], (FRAMES, 1, 1))), "of the one whose velocity is known"
     (sizes,) = read.values(f"{PEOPLE}/velocity_covariances", "half_sizes")[:1]
@@ -133,7 +137,7 @@ def test_overlay_colors_times_and_layout(recording: Path) -> None:
         len(SKELETON_BONES) * (1 if index >= 8 else 2) for index in range(FRAMES)
     ]
     pairs = find_bone_pairs(Body("low").bone_labels, Body("low").bone_parents)
-    assert np.array(strips[0][: len(pairs)]) == pytest.approx(walking(0).joints_2d[0][pairs], rel=1e-5)
+    assert np.array(strips[0][: len(pairs)]) == pytest.approx(make_walking_people(0).joints_2d[0][pairs], rel=1e-5)
     (color,) = read.values(f"{PEOPLE}/meshes/8", "albedo_factor")
     assert tuple(np.array([color[0] >> shift & 255 for shift in (24, 16, 8)])) == get_track_color(8)
     assert read.frames(f"{PEOPLE}/meshes/8", "vertex_positions") == list(range(8))
@@ -154,10 +158,10 @@ def test_overlay_colors_times_and_layout(recording: Path) -> None:
 def test_a_moving_camera_and_depth(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     pose = np.array([[0.0, 0, 1, 2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
-    people = walking(0)
+    people = make_walking_people(0)
     depth = np.full(people.image_size, 2.5, np.float32)
-    with RerunRecording(tmp_path / "drive.rrd", topology(Body("low"))) as writer:
-        writer.add(frame_of(people), people, FrameContext(depth, pose))
+    with RerunRecording(tmp_path / "drive.rrd", make_topology(Body("low"))) as writer:
+        writer.add(make_frame(people), people, FrameContext(depth, pose))
     read = Read(tmp_path / "drive.rrd")
     (trail,) = read.values("/world/trails", "strips")
     assert np.array(trail[0][0]) == pytest.approx((pose @ [*people.pelvis[0], 1])[:3], rel=1e-5), "in the fixed frame"
@@ -169,9 +173,9 @@ def test_a_moving_camera_and_depth(tmp_path: Path) -> None:
 
 def test_ground_without_a_fixed_frame(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
-    people = walking(0)
-    frame = dataclasses.replace(frame_of(people), ground=GroundPlane(np.array([0.0, -1, 0]), -1.5))
-    with RerunRecording(tmp_path / "still.rrd", topology(Body("low"))) as writer:
+    people = make_walking_people(0)
+    frame = dataclasses.replace(make_frame(people), ground=GroundPlane(np.array([0.0, -1, 0]), -1.5))
+    with RerunRecording(tmp_path / "still.rrd", make_topology(Body("low"))) as writer:
         for _ in range(3):
             writer.add(frame, people, FrameContext.from_frame(frame))
         writer.add(frame, people)
@@ -193,10 +197,12 @@ def test_the_ground_of_a_moving_camera_stays() -> None:
 def test_velocities_over_the_ground_are_drawn_along_the_cameras_axes(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     pose = np.array([[0.0, 0, 1, 2], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
-    people = dataclasses.replace(walking(0).select(np.array([0])), velocity_frame="fixed")  # 0.5 m/s along x
-    with RerunRecording(tmp_path / "drive.rrd", topology(Body("low"))) as writer:
-        writer.add(frame_of(people), people, FrameContext(None, pose))
-        writer.add(frame_of(people), people)
+    people = dataclasses.replace(
+        make_walking_people(0).select(np.array([0])), velocity_frame="fixed"
+    )  # 0.5 m/s along x
+    with RerunRecording(tmp_path / "drive.rrd", make_topology(Body("low"))) as writer:
+        writer.add(make_frame(people), people, FrameContext(None, pose))
+        writer.add(make_frame(people), people)
     read = Read(tmp_path / "drive.rrd")
     assert read.frames(f"{PEOPLE}/velocities", "vectors") == [0], "unknown without the pose"
     (vector,) = read.values(f"{PEOPLE}/velocities", "vectors")[0]
@@ -207,12 +213,12 @@ def test_velocities_over_the_ground_are_drawn_along_the_cameras_axes(tmp_path: P
 
 def test_truth_beside_predictions(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
-    people = walking(0)
+    people = make_walking_people(0)
     truth = dataclasses.replace(people, vertices=people.vertices[:, :0], track_id=np.array([1, 2]))
-    with RerunRecording(tmp_path / "both.rrd", topology(Body("low"))) as writer:
-        writer.add(frame_of(people), people, FrameContext(truth=people))
-        writer.add(frame_of(people), people, FrameContext(truth=truth))
-        writer.add(frame_of(people), people)
+    with RerunRecording(tmp_path / "both.rrd", make_topology(Body("low"))) as writer:
+        writer.add(make_frame(people), people, FrameContext(truth=people))
+        writer.add(make_frame(people), people, FrameContext(truth=truth))
+        writer.add(make_frame(people), people)
     read = Read(tmp_path / "both.rrd")
     for entity, color in ((f"{TRUE}/meshes/3", TRUTH_COLOR), (f"{PEOPLE}/meshes/3", get_track_color(3))):
         (value,) = read.values(entity, "albedo_factor")
@@ -229,10 +235,10 @@ def test_the_number_of_chunks_does_not_follow_the_images(tmp_path: Path, monkeyp
     """The index of the chunks stays in memory until the file is closed."""
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     monkeypatch.setattr(rerun_output, "BATCH_FRAMES", 20)
-    with RerunRecording(tmp_path / "long.rrd", topology(Body("low"))) as writer:
+    with RerunRecording(tmp_path / "long.rrd", make_topology(Body("low"))) as writer:
         for index in range(60):
-            people = walking(index % 5)
-            writer.add(dataclasses.replace(frame_of(people), stamp=0.1 * index), people)
+            people = make_walking_people(index % 5)
+            writer.add(dataclasses.replace(make_frame(people), stamp=0.1 * index), people)
     chunks = list(Read(tmp_path / "long.rrd").reader.stream())
     count = sum(str(chunk.entity_path) == f"{PEOPLE}/names" for chunk in chunks)
     assert count == 3
@@ -248,11 +254,11 @@ def test_a_viewer_gets_constants_again(tmp_path: Path, monkeypatch: pytest.Monke
         stream = rerun.RecordingStream("test")
         stream.set_sinks(rerun.FileSink(str(tmp_path / f"{is_viewer}.rrd")))
         batches.append(ColumnBatch(rerun, stream, 1, is_viewer=is_viewer))
-    scene = RerunScene(batches, topology(Body("low")))
+    scene = RerunScene(batches, make_topology(Body("low")))
     ground = GroundPlane(np.array([0.0, -1, 0]), -1.5)
     for index in range(10):
-        people = walking(0 if index < 6 else FRAMES)  # person 8 leaves
-        scene.add(dataclasses.replace(frame_of(people), ground=ground), people, FrameContext(ground=ground))
+        people = make_walking_people(0 if index < 6 else FRAMES)  # person 8 leaves
+        scene.add(dataclasses.replace(make_frame(people), ground=ground), people, FrameContext(ground=ground))
     for batch in batches:
         batch.stream.disconnect()
     expected = {False: ([0], [0], [0]), True: ([0, 4, 8], [0, 4], [0, 4, 8])}
@@ -271,11 +277,16 @@ def test_a_viewer_that_is_closed_does_not_damage_the_file(
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
     monkeypatch.setattr(rerun_output, "BATCH_FRAMES", 20)
     viewer = Viewer("web", find_free_port())
-    with contextlib.closing(viewer), RerunRecording(tmp_path / "walk.rrd", topology(Body("low")), viewer) as writer:
+    with (
+        contextlib.closing(viewer),
+        RerunRecording(tmp_path / "walk.rrd", make_topology(Body("low")), viewer) as writer,
+    ):
         for index in range(40):
             if index == 10:
                 viewer.close()
-            writer.add(dataclasses.replace(frame_of(walking(0)), stamp=0.1 * index), walking(0))
+            writer.add(
+                dataclasses.replace(make_frame(make_walking_people(0)), stamp=0.1 * index), make_walking_people(0)
+            )
     assert caplog.messages == ["the viewer was closed before the end"]
     read = Read(tmp_path / "walk.rrd")
     assert len(read.values(f"{PEOPLE}/meshes/3", "vertex_positions")) == 40
@@ -286,9 +297,9 @@ def test_an_interrupted_recording_can_be_opened(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
 
     def interrupted() -> None:
-        with RerunRecording(tmp_path / "cut.rrd", topology(Body("low"))) as writer:
+        with RerunRecording(tmp_path / "cut.rrd", make_topology(Body("low"))) as writer:
             for index in range(5):
-                writer.add(frame_of(walking(index)), walking(index))
+                writer.add(make_frame(make_walking_people(index)), make_walking_people(index))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -298,11 +309,11 @@ def test_an_interrupted_recording_can_be_opened(tmp_path: Path) -> None:
 
 def test_an_almost_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rerun", reason="rerun is not installed: pip install 'multihmr2_ros[view]'")
-    with RerunRecording(tmp_path / "full.rrd", topology(Body("low"))) as writer:
-        writer.add(frame_of(walking(0)), walking(0))
+    with RerunRecording(tmp_path / "full.rrd", make_topology(Body("low"))) as writer:
+        writer.add(make_frame(make_walking_people(0)), make_walking_people(0))
         monkeypatch.setattr(rerun_output, "MIN_FREE_BYTES", 10**18)
         with pytest.raises(UserError, match="are free; make space"):
-            writer.add(frame_of(walking(1)), walking(1))
+            writer.add(make_frame(make_walking_people(1)), make_walking_people(1))
     assert len(Read(tmp_path / "full.rrd").values(f"{PEOPLE}/meshes/3", "vertex_positions")) == 1
 
 
@@ -367,8 +378,8 @@ def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:
     port = find_free_port()
     viewer = Viewer("web", port)
     try:
-        with RerunRecording(None, topology(Body("low")), viewer, "walk") as writer:
-            writer.add(frame_of(walking(0)), walking(0))
+        with RerunRecording(None, make_topology(Body("low")), viewer, "walk") as writer:
+            writer.add(make_frame(make_walking_people(0)), make_walking_people(0))
         assert b"<html" in urllib.request.urlopen(viewer.address, timeout=10).read(2000).lower()
         listening = subprocess.run(
             ["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=True
@@ -382,7 +393,7 @@ def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:
         probe.connect(("127.0.0.1", port))
 
 
-def volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+def compute_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
     """Return the volume (m³) inside a mesh (V, 3), (F, 3); negative if triangles face inwards."""
     a, b, c = vertices[faces].astype(np.float64).transpose(1, 0, 2)
     return float((a * np.cross(b, c)).sum() / 6)
@@ -394,7 +405,7 @@ def test_normals_of_a_tetrahedron_face_outwards() -> None:
     normals = compute_vertex_normals(corners, faces)
     assert np.linalg.norm(normals, axis=1) == pytest.approx(1)
     assert ((corners - corners.mean(axis=0)) * normals).sum(axis=1).min() > 0.3
-    assert volume(corners, faces) == pytest.approx(1 / 6)
+    assert compute_volume(corners, faces) == pytest.approx(1 / 6)
 
 
 def test_simplified_meshes_keep_the_shape() -> None:
@@ -404,7 +415,7 @@ def test_simplified_meshes_keep_the_shape() -> None:
     assert faces.max() == len(kept) - 1
     full, small = body.template[np.unique(body.faces)], body.template[kept]
     assert np.abs(np.ptp(full, axis=0) - np.ptp(small, axis=0)).max() < 0.05
-    assert volume(small, faces) == pytest.approx(volume(body.template, body.faces), rel=0.1), (
+    assert compute_volume(small, faces) == pytest.approx(compute_volume(body.template, body.faces), rel=0.1), (
         "triangles keep their side"
     )
     low = Body("low")

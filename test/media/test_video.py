@@ -37,11 +37,11 @@ COLORS = np.array(
 PATCHES = COLORS.repeat(80, axis=0).repeat(80, axis=1)
 
 
-def gray(value: int, height: int = 48, width: int = 64) -> np.ndarray:
+def make_gray_image(value: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-def boxes(content: bytes) -> list[str]:
+def list_boxes(content: bytes) -> list[str]:
     """Return the types of an mp4's outermost boxes, in order (ISO 14496-12, section 4.2)."""
     kinds, position = [], 0
     while position < len(content):
@@ -58,8 +58,8 @@ def test_videos_are_playable_by_browsers(tmp_path):
     path = tmp_path / "a.mp4"
     with VideoWriter(path, 64, 48, 30.0) as writer:
         for index in range(10):
-            writer.write(gray(20 * index), index / 30)
-    kinds = boxes(path.read_bytes())
+            writer.write(make_gray_image(20 * index), index / 30)
+    kinds = list_boxes(path.read_bytes())
     assert kinds[0] == "ftyp"
     assert kinds.index("moov") < kinds.index("mdat")
     with av.open(str(path)) as container:
@@ -86,7 +86,7 @@ def test_every_frame_keeps_its_time(tmp_path, stamps, caplog):
     path = tmp_path / "a.mp4"
     with VideoWriter(path, 64, 48, 29.97) as writer:
         for index, stamp in enumerate(stamps):
-            writer.write(gray(10 + 5 * index), stamp)
+            writer.write(make_gray_image(10 + 5 * index), stamp)
     frames = list(open_source(path))
     assert [frame.stamp for frame in frames] == pytest.approx([stamp - stamps[0] for stamp in stamps], abs=1e-5)
     assert [round((float(frame.image.mean()) - 10) / 5) for frame in frames] == list(range(len(stamps)))
@@ -102,7 +102,7 @@ def test_frame_periods_of_any_length(tmp_path, fps):
     with VideoWriter(path, 64, 48, fps) as writer:
         times = [clock.to_time(0.0) for _ in range(3)]
         for time_s in times:
-            writer.write(gray(90), time_s)
+            writer.write(make_gray_image(90), time_s)
     assert [frame.stamp for frame in open_source(path)] == pytest.approx(times, abs=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_colors_are_true(tmp_path):
 @pytest.mark.parametrize(("width", "height"), [(65, 48), (64, 47), (63, 47), (1, 1), (2, 2), (1921, 3)])
 def test_odd_sizes_are_padded_with_their_border(tmp_path, width, height):
     path = tmp_path / "a.mp4"
-    image = gray(40, height, width)
+    image = make_gray_image(40, height, width)
     image[-1] = 200
     image[:, -1] = 200
     with VideoWriter(path, width, height, 5) as writer:
@@ -158,7 +158,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
 
     def fail() -> None:
         with VideoWriter(path, 64, 48, 30) as writer:
-            writer.write(gray(1), 0.0)
+            writer.write(make_gray_image(1), 0.0)
             raise error
 
     with pytest.raises(error):
@@ -192,7 +192,7 @@ def test_impossible_places_are_named(tmp_path):
             VideoWriter(tmp_path / folder / "a.mp4", 64, 48, 30)
     (tmp_path / "a.mp4").mkdir()
     with pytest.raises(UserError, match="cannot write"), VideoWriter(tmp_path / "a.mp4", 64, 48, 30) as writer:
-        writer.write(gray(0), 0.0)
+        writer.write(make_gray_image(0), 0.0)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "a.mp4"}
 
 
@@ -201,13 +201,13 @@ def test_wrong_frames_are_refused(tmp_path):
     def write(*stamps: float) -> None:
         with VideoWriter(tmp_path / "a.mp4", 64, 48, 30) as writer:
             for stamp in stamps:
-                writer.write(gray(0), stamp)
+                writer.write(make_gray_image(0), stamp)
 
     for stamp in (1.0, 0.5, 1.000001):
         with pytest.raises(UserError, match="increase"):
             write(1.0, stamp)
     with pytest.raises(UserError, match=r"\(48, 64, 3\)"), VideoWriter(tmp_path / "a.mp4", 64, 48, 30) as writer:
-        writer.write(gray(0, 64, 48), 0.0)
+        writer.write(make_gray_image(0, 64, 48), 0.0)
     for fps in (0, -1, float("nan"), float("inf")):
         with pytest.raises(UserError, match="frame rate"):
             VideoWriter(tmp_path / "a.mp4", 64, 48, fps)

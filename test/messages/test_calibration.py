@@ -32,7 +32,7 @@ FOUR = [-0.01, 0.02, -0.01, 0.003]
 EIGHT = [0.1, 0.01, 0.001, 0.002, 0.003, 0.1, 0.02, 0.003]
 
 
-def given(model: str, d: list[float], **fields: Any) -> Intrinsics:
+def make_intrinsics(model: str, d: list[float], **fields: Any) -> Intrinsics:
     info = camera_info(0)
     info.distortion_model, info.d = model, np.array(d, np.float64)
     for name, value in fields.items():
@@ -51,7 +51,7 @@ def assert_k_is_used(found: Intrinsics) -> None:
 )
 @pytest.mark.parametrize("d", [[], [0.0], [0.0] * 4, [0.0] * 5, [0.0] * 8, [0.0] * 14])
 def test_no_coefficients_and_zeros_are_no_distortion_whatever_the_model(model: str, d: list[float]) -> None:
-    found = given(model, d)
+    found = make_intrinsics(model, d)
     assert_k_is_used(found)
     assert (found.problem, found.lens) == ("", None)
 
@@ -75,7 +75,7 @@ def test_no_coefficients_and_zeros_are_no_distortion_whatever_the_model(model: s
 def test_trailing_zeros_and_other_names_change_nothing(
     model: str, d: list[float], known_as: str, kept: list[float]
 ) -> None:
-    found = given(model, d)
+    found = make_intrinsics(model, d)
     assert_k_is_used(found)
     assert found.problem == ""
     assert found.lens is not None
@@ -104,7 +104,7 @@ def test_trailing_zeros_and_other_names_change_nothing(
     ],
 )
 def test_k_is_used_without_an_unusable_distortion_which_is_reported(model: str, d: list[float], reason: str) -> None:
-    found = given(model, d)
+    found = make_intrinsics(model, d)
     assert_k_is_used(found)
     assert found.lens is None
     assert reason in found.problem
@@ -114,7 +114,7 @@ def test_k_is_used_without_an_unusable_distortion_which_is_reported(model: str, 
 
 def test_folded_corners_are_reported_and_the_distortion_is_used() -> None:
     wide = np.array([30.0, 0, WIDTH / 2, 0, 30.0, HEIGHT / 2, 0, 0, 1])
-    found = given("plumb_bob", [-0.3, 0.1, 0, 0, -0.015], k=wide)
+    found = make_intrinsics("plumb_bob", [-0.3, 0.1, 0, 0, -0.015], k=wide)
     assert found.source == IntrinsicsSource.K
     assert found.lens is not None
     assert re.search("does not map the corners of the image one to one; recalibrate the camera$", found.problem)
@@ -122,15 +122,15 @@ def test_folded_corners_are_reported_and_the_distortion_is_used() -> None:
 
 def test_a_fisheye_lens_that_sees_beyond_ninety_degrees_is_no_fault() -> None:
     wide = np.array([24.0, 0, WIDTH / 2, 0, 24.0, HEIGHT / 2, 0, 0, 1])  # corners at 2.4 rad
-    found = given("equidistant", [0.01, 0, 0, 0], k=wide)
+    found = make_intrinsics("equidistant", [0.01, 0, 0, 0], k=wide)
     assert (found.source, found.problem) == (IntrinsicsSource.K, "")
     assert found.lens is not None
 
 
 def test_a_calibration_without_k_is_still_no_calibration() -> None:
-    found = given("no such model", FIVE, k=np.zeros(9))
+    found = make_intrinsics("no such model", FIVE, k=np.zeros(9))
     assert (found.k, found.source) == (None, IntrinsicsSource.PREDICTED)
     assert "uncalibrated" in found.problem
-    other = given("no such model", FIVE, width=640)
+    other = make_intrinsics("no such model", FIVE, width=640)
     assert (other.k, other.source) == (None, IntrinsicsSource.PREDICTED)
     assert "images of 640 x" in other.problem

@@ -49,7 +49,7 @@ HEADER = HeaderContent(7, 5, "camera")
 MILLIMETERS = np.arange(48 * 64, dtype=np.uint16).reshape(SIZE)
 
 
-def depth_message(depth: NDArray[Any] = MILLIMETERS, sec: int = 0, nanosec: int = 0, **changes: Any) -> Image:
+def make_depth_message(depth: NDArray[Any] = MILLIMETERS, sec: int = 0, nanosec: int = 0, **changes: Any) -> Image:
     """Return the depth image of a driver, with some fields changed independently of the others."""
     encoding = "16UC1" if depth.dtype.itemsize == 2 else "32FC1"
     height, width = depth.shape
@@ -69,18 +69,18 @@ def test_depth_values_are_decoded() -> None:
     meters = MILLIMETERS.astype(np.float32) / 1000
     meters[0, :3] = np.nan, np.inf, 0
     for depth in (MILLIMETERS, meters):
-        came = depth_from_ros(depth_message(depth), HEADER, SIZE)
+        came = depth_from_ros(make_depth_message(depth), HEADER, SIZE)
         assert came.dtype == depth.dtype
         np.testing.assert_array_equal(came, depth)
         swapped = depth.astype(depth.dtype.newbyteorder(">"))
-        other = depth_from_ros(depth_message(swapped, is_bigendian=1), HEADER, SIZE)
+        other = depth_from_ros(make_depth_message(swapped, is_bigendian=1), HEADER, SIZE)
         np.testing.assert_array_equal(other, depth)
         assert other.dtype.isnative
     padded = np.zeros((48, 70), np.uint16)
     padded[:, :64] = MILLIMETERS
-    came = depth_from_ros(depth_message(padded, width=64), HEADER, SIZE)
+    came = depth_from_ros(make_depth_message(padded, width=64), HEADER, SIZE)
     np.testing.assert_array_equal(came, MILLIMETERS)
-    np.testing.assert_array_equal(depth_from_ros(depth_message(encoding="mono16"), HEADER, SIZE), MILLIMETERS)
+    np.testing.assert_array_equal(depth_from_ros(make_depth_message(encoding="mono16"), HEADER, SIZE), MILLIMETERS)
 
 
 REFUSED = [
@@ -98,11 +98,11 @@ REFUSED = [
 @pytest.mark.parametrize(("changes", "reason"), REFUSED)
 def test_depth_images_that_do_not_fit_are_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        depth_from_ros(depth_message(**changes), HEADER, SIZE)
+        depth_from_ros(make_depth_message(**changes), HEADER, SIZE)
 
 
 def test_a_depth_image_of_another_frame_is_not_registered() -> None:
-    message = depth_message()
+    message = make_depth_message()
     message.header.frame_id = "depth_camera"
     with pytest.raises(UserError, match=r"in frame 'camera'.*got 64 x 48 px in 'depth_camera'"):
         depth_from_ros(message, HEADER, SIZE)
@@ -111,15 +111,15 @@ def test_a_depth_image_of_another_frame_is_not_registered() -> None:
 # --- matching with images
 
 
-def kept(*stamps_ns: int) -> DepthImages:
+def keep_images(*stamps_ns: int) -> DepthImages:
     images = DepthImages()
     for stamp_ns in stamps_ns:
-        images.add(serialize_message(depth_message(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)))
+        images.add(serialize_message(make_depth_message(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)))
     return images
 
 
 def test_the_nearest_stamp_wins() -> None:
-    images = kept(*(10**9 + step * 10_000_000 for step in range(4)))
+    images = keep_images(*(10**9 + step * 10_000_000 for step in range(4)))
     for wanted, found in ((0, 0), (4_000_000, 0), (6_000_000, 10_000_000), (16_000_000, 20_000_000)):
         message = images.find_nearest(10**9 + wanted, 0.006)
         assert message is not None
@@ -130,8 +130,8 @@ def test_the_nearest_stamp_wins() -> None:
 
 
 def test_a_depth_image_that_comes_in_time_is_waited_for() -> None:
-    images = kept(10**9)
-    later = threading.Timer(0.1, lambda: images.add(serialize_message(depth_message(sec=3))))
+    images = keep_images(10**9)
+    later = threading.Timer(0.1, lambda: images.add(serialize_message(make_depth_message(sec=3))))
     later.start()
     message = images.find_nearest(3 * 10**9, 5.0)
     later.join()
@@ -143,13 +143,13 @@ def test_a_depth_image_that_comes_in_time_is_waited_for() -> None:
 
 
 def test_images_that_cannot_be_nearer_are_not_waited_for() -> None:
-    images = kept(10**9)
+    images = keep_images(10**9)
     began_s = time.monotonic()
     message = images.find_nearest(10**9 + 5_000_000, 5.0)
     assert time.monotonic() - began_s < 1, "what comes after 5 ms is farther away"
     assert message is not None
     assert read_stamp(message) == 10**9
-    nearer = threading.Timer(0.1, lambda: images.add(serialize_message(depth_message(sec=8))))
+    nearer = threading.Timer(0.1, lambda: images.add(serialize_message(make_depth_message(sec=8))))
     nearer.start()
     message = images.find_nearest(8 * 10**9 + 5_000_000, 5.0)
     nearer.join()
@@ -159,7 +159,7 @@ def test_images_that_cannot_be_nearer_are_not_waited_for() -> None:
 
 
 def test_a_depth_image_that_arrives_late_does_not_remove_newer_ones() -> None:
-    images = kept(*(10**9 + stamp_ms * 1_000_000 for stamp_ms in (100, 133, 116)))
+    images = keep_images(*(10**9 + stamp_ms * 1_000_000 for stamp_ms in (100, 133, 116)))
     for stamp_ms in (133, 116, 100):
         message = images.find_nearest(10**9 + stamp_ms * 1_000_000, 0.03)
         assert message is not None
@@ -169,25 +169,25 @@ def test_a_depth_image_that_arrives_late_does_not_remove_newer_ones() -> None:
 def test_images_without_stamps_have_no_depth() -> None:
     images = DepthImages()
     for value in (1, 2):
-        images.add(serialize_message(depth_message(np.full(SIZE, value, np.uint16))))
+        images.add(serialize_message(make_depth_message(np.full(SIZE, value, np.uint16))))
     assert images.find_nearest(0, 0.1) is None
 
 
 def test_an_image_that_had_to_wait_finds_its_depth_image() -> None:
-    images = kept(*(10**9 + step * 16_666_667 for step in range(60)))  # 60 Hz, until one second after the image
+    images = keep_images(*(10**9 + step * 16_666_667 for step in range(60)))  # 60 Hz, until one second after the image
     message = images.find_nearest(10**9, 0.03)
     assert message is not None
     assert read_stamp(message) == 10**9
 
 
 def test_memory_is_bounded_and_time_may_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = kept(*(10**9 + step * 50_000_000 for step in range(100)))  # 5 s
+    images = keep_images(*(10**9 + step * 50_000_000 for step in range(100)))  # 5 s
     assert len(images._kept) == 21
     assert images._bytes == sum(len(message) for _, message in images._kept)
     monkeypatch.setattr("multihmr2_ros.messages.depth.KEPT_BYTES", 1)
-    images.add(serialize_message(depth_message(sec=6)))
+    images.add(serialize_message(make_depth_message(sec=6)))
     assert len(images._kept) == KEPT_LEAST
-    images.add(serialize_message(depth_message(sec=0, nanosec=5)))
+    images.add(serialize_message(make_depth_message(sec=0, nanosec=5)))
     message = images.find_nearest(5, 0.001)
     assert message is not None
     assert read_stamp(message) == 5
@@ -236,7 +236,7 @@ def test_pixels_are_looked_up_once_for_a_camera(monkeypatch: pytest.MonkeyPatch)
 # --- through the node
 
 
-def depth_publisher(here: Wire) -> Any:
+def make_depth_publisher(here: Wire) -> Any:
     publisher = here.peer.create_publisher(Image, "depth", BEST_EFFORT)
     here.until(lambda: publisher.get_subscription_count() > 0)
     return publisher
@@ -246,7 +246,7 @@ def exchange(here: Wire, depths: Any, humans: list[HumanArray], condition: Calla
     """Send depth images and images of the same stamps until the condition holds."""
     for _ in range(10):
         message = image_message()
-        depths.publish(depth_message(sec=here.stamp_s + 1, **changes))
+        depths.publish(make_depth_message(sec=here.stamp_s + 1, **changes))
         here.spin(0.05)
         here.exchange(humans, message)
         if condition():
@@ -260,7 +260,7 @@ def test_the_estimator_gets_the_depth_image_of_the_same_stamp(wire: Callable[...
     here.exchange(humans)
     assert "depth" not in here.estimator.last_cues
     here.until(lambda: values_of(diagnostics)["depth"] == "not used: no messages on /depth")
-    depths = depth_publisher(here)
+    depths = make_depth_publisher(here)
     exchange(here, depths, humans, lambda: "depth" in here.estimator.last_cues)
     np.testing.assert_array_equal(here.estimator.last_cues["depth"], MILLIMETERS)
     here.until(lambda: values_of(diagnostics)["depth"] == "used")
@@ -277,7 +277,7 @@ def test_the_estimator_gets_the_depth_image_of_the_same_stamp(wire: Callable[...
 def test_depth_that_does_not_fit_is_reported_and_the_image_is_processed(wire: Callable[..., Wire]) -> None:
     here = wire(diagnostics_period_s=0.1)
     humans, diagnostics = here.listen(HumanArray, "/humans"), here.listen(DiagnosticArray, "/diagnostics")
-    depths = depth_publisher(here)
+    depths = make_depth_publisher(here)
 
     def said(text: str) -> Callable[[], bool]:
         return lambda: text in message_of(diagnostics)
@@ -295,7 +295,7 @@ def test_depth_that_does_not_fit_is_reported_and_the_image_is_processed(wire: Ca
 def test_the_depth_of_a_distorted_image_is_undistorted_with_it(wire: Callable[..., Wire]) -> None:
     here = wire()
     humans = here.listen(HumanArray, "/humans")
-    depths = depth_publisher(here)
+    depths = make_depth_publisher(here)
     here.until(lambda: here.camera_info.get_subscription_count() > 0)
     distorted = calibration(k=50.0, p=40.0)
     distorted.distortion_model, distorted.d = "plumb_bob", [0.2, 0.05, 0.01, -0.01, 0.0]
@@ -315,7 +315,7 @@ def test_damaged_depth_images_are_ignored(wire: Callable[..., Wire]) -> None:
     assert here.node._inputs is not None
     images = here.node._inputs.depth_images
     assert images is not None
-    whole = serialize_message(depth_message())
+    whole = serialize_message(make_depth_message())
     for index in range(30):
         damaged = bytearray(whole[: generator.integers(len(whole))] if index % 2 else whole)
         for _ in range(min(5, len(damaged))):
@@ -343,5 +343,5 @@ def test_the_real_estimator_places_people_by_depth(wire: Callable[..., Wire], sm
     here.exchange(humans)
     assert not any(is_refined(human) for human in humans[-1].humans)
     flat = np.full(SIZE, 3.0, np.float32)
-    exchange(here, depth_publisher(here), humans, lambda: any(map(is_refined, humans[-1].humans)), depth=flat)
+    exchange(here, make_depth_publisher(here), humans, lambda: any(map(is_refined, humans[-1].humans)), depth=flat)
     here.until(lambda: values_of(diagnostics)["depth"] == "used")

@@ -49,13 +49,13 @@ IDENTITY: Pose = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 START_NS = 1_700_000_000 * NS
 
 
-def random_pose(generator: np.random.Generator) -> Pose:
+def make_random_pose(generator: np.random.Generator) -> Pose:
     x, y, z = generator.normal(size=3).tolist()
     qx, qy, qz, qw = Rotation.random(random_state=generator.integers(2**31)).as_quat().tolist()
     return x, y, z, qx, qy, qz, qw
 
 
-def random_tree(seed: int) -> dict[str, tuple[list[int], list[Pose]]]:
+def make_random_tree(seed: int) -> dict[str, tuple[list[int], list[Pose]]]:
     """Return poses of each frame of TREE in its parent at its own ascending stamps; one pose for static frames."""
     generator = np.random.default_rng(seed)
     tree = {}
@@ -64,11 +64,11 @@ def random_tree(seed: int) -> dict[str, tuple[list[int], list[Pose]]]:
         stamps = np.sort(generator.choice(2 * NS, count, replace=False)) + START_NS
         if child not in STATIC:
             stamps[0], stamps[-1] = START_NS, START_NS + 2 * NS
-        tree[child] = stamps.tolist(), [random_pose(generator) for _ in range(count)]
+        tree[child] = stamps.tolist(), [make_random_pose(generator) for _ in range(count)]
     return tree
 
 
-def filled(tree: dict[str, tuple[list[int], list[Pose]]], seed: int) -> TransformBuffer:
+def fill_buffer(tree: dict[str, tuple[list[int], list[Pose]]], seed: int) -> TransformBuffer:
     """Return a buffer that received all transforms in random order."""
     buffer = TransformBuffer()
     everything = [(child, stamp, pose) for child, poses in tree.items() for stamp, pose in zip(*poses, strict=True)]
@@ -107,8 +107,8 @@ FRAMES = ["map", *TREE]
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_pair_of_frames_against_scipy(seed: int) -> None:
-    tree = random_tree(seed)
-    buffer, generator = filled(tree, seed), np.random.default_rng(seed)
+    tree = make_random_tree(seed)
+    buffer, generator = fill_buffer(tree, seed), np.random.default_rng(seed)
     for target in FRAMES:
         for source in FRAMES:
             at_ns = START_NS + int(generator.integers(0, 2 * NS + 1))
@@ -123,7 +123,7 @@ def test_every_pair_of_frames_against_scipy(seed: int) -> None:
 
 
 def test_a_bag_against_scipy(tmp_path: Path) -> None:
-    tree, generator = random_tree(6), np.random.default_rng(6)
+    tree, generator = make_random_tree(6), np.random.default_rng(6)
     messages = [
         ("/tf_static" if child in STATIC else "/tf", START_NS, transform(TREE[child], child, pose, stamp))
         for child, poses in tree.items()
@@ -158,8 +158,8 @@ def test_every_pair_of_frames_against_tf2() -> None:
     from rclpy.time import Time
     from std_msgs.msg import Header
 
-    tree = random_tree(0)
-    buffer, other = filled(tree, 0), tf2_ros.Buffer()
+    tree = make_random_tree(0)
+    buffer, other = fill_buffer(tree, 0), tf2_ros.Buffer()
     for child, (stamps, poses) in tree.items():
         for stamp, (x, y, z, qx, qy, qz, qw) in zip(stamps, poses, strict=True):
             header = Header(stamp=TimeMessage(sec=stamp // NS, nanosec=stamp % NS), frame_id=TREE[child])

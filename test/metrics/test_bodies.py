@@ -47,14 +47,14 @@ from multihmr2_ros.metrics.placement import (
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def bodies(seed: int, people: int = 3, points: int = 20) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+def make_bodies(seed: int, people: int = 3, points: int = 20) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
     """Return predicted and true points (n, P, 3) m: people a few meters away, predicted with errors of centimeters."""
     generator = np.random.default_rng(seed)
     true = generator.normal(0, 0.4, (people, points, 3)) + generator.uniform((-2, -1, 2), (2, 1, 8), (people, 1, 3))
     return true + generator.normal(0, 0.05, true.shape), true, generator
 
 
-def similarity(generator: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray]:
+def make_similarity(generator: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray]:
     return Rotation.random(random_state=generator).as_matrix(), generator.uniform(0.3, 3), generator.normal(0, 5, 3)
 
 
@@ -72,7 +72,7 @@ def test_point_error_is_in_millimeters() -> None:
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
 def test_pelvis_centered_error_ignores_translation(seed: int) -> None:
-    predicted, true, generator = bodies(seed)
+    predicted, true, generator = make_bodies(seed)
     shift = generator.normal(0, 3, (3, 1, 3))
     before = centered_point_error(predicted, true, predicted[:, 0], true[:, 0])
     after = centered_point_error(predicted + shift, true, predicted[:, 0] + shift[:, 0], true[:, 0])
@@ -82,8 +82,8 @@ def test_pelvis_centered_error_ignores_translation(seed: int) -> None:
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
 def test_procrustes_error_ignores_similarity_and_is_the_least(seed: int) -> None:
-    predicted, true, generator = bodies(seed)
-    rotation, scale, shift = similarity(generator)
+    predicted, true, generator = make_bodies(seed)
+    rotation, scale, shift = make_similarity(generator)
     error = procrustes_error(predicted, true)
     assert procrustes_error(scale * predicted @ rotation.T + shift, true) == pytest.approx(error, abs=1e-6)
     assert procrustes_error(scale * true @ rotation.T + shift, true) == pytest.approx(np.zeros(3), abs=1e-6)
@@ -100,7 +100,7 @@ def test_procrustes_error_ignores_similarity_and_is_the_least(seed: int) -> None
 def test_procrustes_alignment_equals_romas_registration(seed: int) -> None:
     import roma  # loads PyTorch's compiler, so only here
 
-    predicted, true, _ = bodies(seed)
+    predicted, true, _ = make_bodies(seed)
     if seed % 2:  # a mirror image must not be mirrored back
         predicted = predicted * (-1, 1, 1)
     rotation, shift, scale = roma.rigid_points_registration(
@@ -111,7 +111,7 @@ def test_procrustes_alignment_equals_romas_registration(seed: int) -> None:
 
 
 def test_procrustes_of_points_in_one_place() -> None:
-    point, true = np.ones((1, 5, 3)), bodies(0, people=1, points=5)[1]
+    point, true = np.ones((1, 5, 3)), make_bodies(0, people=1, points=5)[1]
     assert np.isfinite(procrustes_error(point, true)).all()
     assert procrustes_error(true, point) == pytest.approx([0.0], abs=1e-9)
     assert procrustes_error(np.zeros((0, 5, 3)), np.zeros((0, 5, 3))).shape == (0,)
@@ -119,7 +119,7 @@ def test_procrustes_of_points_in_one_place() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_points_that_are_not_finite_affect_only_their_person(value: float) -> None:
-    predicted, true, _ = bodies(0, people=4)
+    predicted, true, _ = make_bodies(0, people=4)
     expected = procrustes_error(predicted, true), translation_aligned_error(predicted[:3], true[:3])
     true[3, 7, 1] = value
     error, translated = procrustes_error(predicted, true), translation_aligned_error(predicted, true)
@@ -133,17 +133,17 @@ def test_points_that_are_not_finite_affect_only_their_person(value: float) -> No
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
 def test_pairs_are_aligned_together_whatever_their_order(seed: int) -> None:
-    predicted, true, generator = bodies(seed)
+    predicted, true, generator = make_bodies(seed)
     pairs = np.array([[0, 1], [1, 2]])
     error = pair_procrustes_error(predicted, true, pairs)
     assert pair_procrustes_error(predicted, true, pairs[:, ::-1]) == pytest.approx(error, abs=1e-6)
-    rotation, scale, shift = similarity(generator)
+    rotation, scale, shift = make_similarity(generator)
     assert pair_procrustes_error(scale * predicted @ rotation.T + shift, true, pairs) == pytest.approx(error, abs=1e-6)
     assert pair_procrustes_error(predicted, true, np.zeros((0, 2), int)).shape == (0,)
 
 
 def test_pair_alignment_measures_wrong_relative_positions() -> None:
-    predicted, true, _ = bodies(0)
+    predicted, true, _ = make_bodies(0)
     apart = predicted.copy()
     apart[0] += (0, 0, 1.0)
     assert procrustes_error(apart, true) == pytest.approx(procrustes_error(predicted, true), abs=1e-6)
@@ -154,7 +154,7 @@ def test_pair_alignment_measures_wrong_relative_positions() -> None:
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
 def test_translation_aligned_error_ignores_the_frames_translation(seed: int) -> None:
-    predicted, true, generator = bodies(seed)
+    predicted, true, generator = make_bodies(seed)
     error = translation_aligned_error(predicted, true)
     assert translation_aligned_error(predicted + generator.normal(0, 3, 3), true) == pytest.approx(error, abs=1e-6)
     assert translation_aligned_error(true + 1.0, true) == pytest.approx(np.zeros(3), abs=1e-6)
@@ -166,7 +166,7 @@ def test_translation_aligned_error_ignores_the_frames_translation(seed: int) -> 
 
 
 def test_translation_alignment_needs_two_people() -> None:
-    predicted, true, _ = bodies(0, people=1)
+    predicted, true, _ = make_bodies(0, people=1)
     assert translation_aligned_error(predicted, true).shape == (0,)
     assert translation_aligned_error(predicted[:0], true[:0]).shape == (0,)
 
@@ -215,7 +215,7 @@ def test_depth_order_counts_every_pair_once() -> None:
 # --- matching and detection
 
 
-def people_2d(generator: np.random.Generator, count: int) -> np.ndarray:
+def make_people_2d(generator: np.random.Generator, count: int) -> np.ndarray:
     """Return keypoints (n, 6, 2) px of a crowd with overlapping boxes."""
     return generator.uniform(0, 120, (count, 1, 2)) + generator.uniform(-40, 40, (count, 6, 2))
 
@@ -224,7 +224,7 @@ def people_2d(generator: np.random.Generator, count: int) -> np.ndarray:
 @settings(max_examples=60, deadline=None)
 def test_matching_equals_brute_force(seed: int, found: int, there: int) -> None:
     generator = np.random.default_rng(seed)
-    predicted, true = people_2d(generator, found), people_2d(generator, there)
+    predicted, true = make_people_2d(generator, found), make_people_2d(generator, there)
     pairs = match_people(predicted, true, min_iou=0.3)
     distance = joint_distance(predicted, true) if found and there else np.zeros((found, there))
     overlap = box_iou(points_to_boxes(predicted), points_to_boxes(true))

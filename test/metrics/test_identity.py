@@ -33,7 +33,7 @@ REAL = paths.SHARED / "data" / "real"
 Sequence = list[FrameBoxes]
 
 
-def random_sequence(seed: int, frames: int = 30, people: int = 5) -> tuple[Sequence, Sequence]:
+def make_random_sequence(seed: int, frames: int = 30, people: int = 5) -> tuple[Sequence, Sequence]:
     """Return people who walk and cross, and a tracker with misses, false positives, drift and swaps."""
     generator = np.random.default_rng(seed)
     place = generator.uniform(0, 300, (people, 2))
@@ -59,7 +59,7 @@ def random_sequence(seed: int, frames: int = 30, people: int = 5) -> tuple[Seque
     return truth, predicted
 
 
-def by_motmetrics(truth: Sequence, predicted: Sequence) -> dict[str, float]:
+def compute_by_motmetrics(truth: Sequence, predicted: Sequence) -> dict[str, float]:
     motmetrics = pytest.importorskip("motmetrics", reason="install the test extra: it has the package")
     accumulator = motmetrics.MOTAccumulator(auto_id=True)
     for true, found in zip(truth, predicted, strict=True):
@@ -70,7 +70,7 @@ def by_motmetrics(truth: Sequence, predicted: Sequence) -> dict[str, float]:
     return {name: float(summary[name].iloc[0]) for name in names}
 
 
-def by_trackeval(truth: Sequence, predicted: Sequence) -> dict[str, float]:
+def compute_by_trackeval(truth: Sequence, predicted: Sequence) -> dict[str, float]:
     true_ids = {identity: row for row, identity in enumerate(sorted({i for f in truth for i in f.identity.tolist()}))}
     found_ids = {
         identity: row for row, identity in enumerate(sorted({i for f in predicted for i in f.identity.tolist()}))
@@ -102,9 +102,9 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_scores_equal_the_peers_on_random_sequences(seed: int) -> None:
-    truth, predicted = random_sequence(seed)
-    ours, peer = count_identities(truth, predicted), by_motmetrics(truth, predicted)
-    other = by_trackeval(truth, predicted)
+    truth, predicted = make_random_sequence(seed)
+    ours, peer = count_identities(truth, predicted), compute_by_motmetrics(truth, predicted)
+    other = compute_by_trackeval(truth, predicted)
     assert ours.switches == peer["num_switches"]
     assert ours.misses == peer["num_misses"]
     assert ours.false_positives == peer["num_false_positives"]
@@ -114,7 +114,7 @@ def test_scores_equal_the_peers_on_random_sequences(seed: int) -> None:
     assert ours.hota == pytest.approx(other["hota"], abs=1e-9)
 
 
-def frames(*rows: list[tuple[int, float]]) -> Sequence:
+def make_frames(*rows: list[tuple[int, float]]) -> Sequence:
     """Return frames of boxes of 10 × 10 px at x; a frame is a list of (identity, x)."""
     return [
         FrameBoxes(
@@ -127,16 +127,18 @@ def frames(*rows: list[tuple[int, float]]) -> Sequence:
 
 HAND_MADE = {
     # name: (truth, predicted, MOTA, IDF1, switches)
-    "perfect": (frames([(1, 0), (2, 50)], [(1, 1), (2, 51)]), frames([(7, 0), (8, 50)], [(7, 1), (8, 51)]), 1, 1, 0),
-    "all missed": (frames([(1, 0)], [(1, 0)]), frames([], []), 0, 0, 0),
-    "only inventions": (frames([(1, 0)], [(1, 0)]), frames([(5, 90)], [(5, 90)]), -1, 0, 0),
-    "a duplicate": (frames([(1, 0)], [(1, 0)]), frames([(5, 0), (6, 1)], [(5, 0), (6, 1)]), 0, 2 * 2 / 6, 0),
+    "perfect": (
+        make_frames([(1, 0), (2, 50)], [(1, 1), (2, 51)]), make_frames([(7, 0), (8, 50)], [(7, 1), (8, 51)]), 1, 1, 0
+    ),
+    "all missed": (make_frames([(1, 0)], [(1, 0)]), make_frames([], []), 0, 0, 0),
+    "only inventions": (make_frames([(1, 0)], [(1, 0)]), make_frames([(5, 90)], [(5, 90)]), -1, 0, 0),
+    "a duplicate": (make_frames([(1, 0)], [(1, 0)]), make_frames([(5, 0), (6, 1)], [(5, 0), (6, 1)]), 0, 2 * 2 / 6, 0),
     "ids swapped once": (
-        frames(*[[(1, 0), (2, 50)]] * 4),
-        frames(*[[(7, 0), (8, 50)]] * 2, *[[(8, 0), (7, 50)]] * 2),
+        make_frames(*[[(1, 0), (2, 50)]] * 4),
+        make_frames(*[[(7, 0), (8, 50)]] * 2, *[[(8, 0), (7, 50)]] * 2),
         1 - 2 / 8, 0.5, 2,
     ),
-    "a new id halfway": (frames(*[[(1, 0)]] * 4), frames(*[[(7, 0)]] * 3, [(9, 0)]), 0.75, 2 * 3 / 8, 1),
+    "a new id halfway": (make_frames(*[[(1, 0)]] * 4), make_frames(*[[(7, 0)]] * 3, [(9, 0)]), 0.75, 2 * 3 / 8, 1),
 }  # fmt: skip
 
 
@@ -148,14 +150,14 @@ def test_hand_made_sequences(name: str) -> None:
 
 
 def test_scores_without_people_are_undefined() -> None:
-    counts = count_identities(frames([], []), frames([], []))
+    counts = count_identities(make_frames([], []), make_frames([], []))
     assert np.isnan([counts.mota, counts.idf1, counts.hota]).all()
     assert count_identities([], []).truth == 0
 
 
 def test_sequences_merge_exactly() -> None:
     """The added counts of two sequences equal those of both in one run if no person is in both."""
-    first, second = random_sequence(1), random_sequence(2)
+    first, second = make_random_sequence(1), make_random_sequence(2)
 
     def renamed(sequence: Sequence) -> Sequence:
         return [FrameBoxes(frame.identity + 100_000, frame.box) for frame in sequence]
@@ -164,11 +166,11 @@ def test_sequences_merge_exactly() -> None:
     together = count_identities(first[0] + renamed(second[0]), first[1] + renamed(second[1]))
     assert added.id_true_positives == together.id_true_positives
     assert (added.mota, added.idf1) == (together.mota, together.idf1)
-    combined = trackeval.metrics.HOTA().combine_sequences({"a": _hota_of(first), "b": _hota_of(second)})
+    combined = trackeval.metrics.HOTA().combine_sequences({"a": _compute_hota(first), "b": _compute_hota(second)})
     assert added.hota == pytest.approx(float(np.mean(combined["HOTA"])), abs=1e-9)
 
 
-def _hota_of(sequence: tuple[Sequence, Sequence]) -> dict[str, np.ndarray]:
+def _compute_hota(sequence: tuple[Sequence, Sequence]) -> dict[str, np.ndarray]:
     counts = count_identities(*sequence)
     hits = counts.hota_true_positives
     association = counts.hota_association / np.maximum(1, hits)
@@ -183,7 +185,7 @@ def _hota_of(sequence: tuple[Sequence, Sequence]) -> dict[str, np.ndarray]:
 @example(1357, 2)  # two people last had the same predicted identity
 @settings(max_examples=25, deadline=None)
 def test_order_of_people_does_not_matter(seed: int, shuffle: int) -> None:
-    truth, predicted = random_sequence(seed, frames=8, people=4)
+    truth, predicted = make_random_sequence(seed, frames=8, people=4)
     generator = np.random.default_rng(shuffle)
 
     def shuffled(sequence: Sequence) -> Sequence:
@@ -196,30 +198,30 @@ def test_order_of_people_does_not_matter(seed: int, shuffle: int) -> None:
 
 
 def test_unmatched_predictions_in_ignored_regions_are_left_out() -> None:
-    truth = frames([(1, 0)])[0]
-    predicted = frames([(5, 0), (6, 100), (7, 108.5), (8, 200)])[0]
-    regions = [rectangle(95.0, 109.5), rectangle(-5, 15)]  # the matched one is in a region and is kept
+    truth = make_frames([(1, 0)])[0]
+    predicted = make_frames([(5, 0), (6, 100), (7, 108.5), (8, 200)])[0]
+    regions = [make_rectangle(95.0, 109.5), make_rectangle(-5, 15)]  # the matched one is in a region and is kept
     kept = remove_ignored(truth, predicted, regions)
     assert kept.identity.tolist() == [5, 7, 8]  # of 7, exactly a tenth is inside
     assert remove_ignored(truth, predicted, []) is predicted
 
 
-def rectangle(x0: float, x1: float) -> np.ndarray:
+def make_rectangle(x0: float, x1: float) -> np.ndarray:
     """Return the corners of a rectangle 10 px high."""
     return np.array([[x0, 0], [x1, 0], [x1, 10], [x0, 10]], float)
 
 
 def test_ignored_regions_are_polygons_not_their_bounding_boxes() -> None:
-    predicted = frames([(5, 0), (6, 90)])[0]
+    predicted = make_frames([(5, 0), (6, 90)])[0]
     triangle = np.array([[0.0, 0], [100, 10], [0, 10]])  # both boxes are inside its bounding box
-    assert remove_ignored(frames([])[0], predicted, [triangle]).identity.tolist() == [6]
+    assert remove_ignored(make_frames([])[0], predicted, [triangle]).identity.tolist() == [6]
 
 
 def test_a_frame_cannot_name_somebody_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
         FrameBoxes(np.array([3, 3]), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="as many predicted frames"):
-        count_identities(frames([]), [])
+        count_identities(make_frames([]), [])
 
 
 @pytest.mark.skipif(not (REAL / "open-mmlab_mmtracking").exists(), reason="needs ../shared/data/real")

@@ -29,7 +29,7 @@ coco = pytest.importorskip("pycocotools.coco", reason="install the test extra: p
 cocoeval = pytest.importorskip("pycocotools.cocoeval")
 
 
-def random_image(generator: np.random.Generator, people: int, extra: int) -> ImageKeypoints:
+def make_random_image(generator: np.random.Generator, people: int, extra: int) -> ImageKeypoints:
     """Return people of all sizes, some crowds, some without keypoints, and inexact and false detections."""
     side = generator.uniform(10, 250, (people, 1))
     origin = generator.uniform(0, 400, (people, 2))
@@ -49,7 +49,7 @@ def random_image(generator: np.random.Generator, people: int, extra: int) -> Ima
     )
 
 
-def by_pycocotools(images: list[ImageKeypoints]) -> np.ndarray:
+def compute_by_pycocotools(images: list[ImageKeypoints]) -> np.ndarray:
     truth, found = [], []
     for number, image in enumerate(images, start=1):
         for row in range(len(image.true)):
@@ -80,14 +80,16 @@ def by_pycocotools(images: list[ImageKeypoints]) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(10))
 def test_scores_equal_pycocotools(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    images = [random_image(generator, int(generator.integers(0, 6)), int(generator.integers(1, 4))) for _ in range(15)]
-    assert list(compute_coco_scores(images).values()) == pytest.approx(by_pycocotools(images), abs=1e-12)
+    images = [
+        make_random_image(generator, int(generator.integers(0, 6)), int(generator.integers(1, 4))) for _ in range(15)
+    ]
+    assert list(compute_coco_scores(images).values()) == pytest.approx(compute_by_pycocotools(images), abs=1e-12)
 
 
 def test_more_detections_than_count() -> None:
     generator = np.random.default_rng(3)
-    images = [random_image(generator, 8, 30)]
-    assert list(compute_coco_scores(images).values()) == pytest.approx(by_pycocotools(images), abs=1e-12)
+    images = [make_random_image(generator, 8, 30)]
+    assert list(compute_coco_scores(images).values()) == pytest.approx(compute_by_pycocotools(images), abs=1e-12)
 
 
 def one(offset: float, *, detections: int = 1, people: int = 1) -> ImageKeypoints:
@@ -131,7 +133,7 @@ def test_similarity_of_a_known_offset() -> None:
 def test_keypoints_behind_the_camera() -> None:
     """A detection with NaN counts as one with that keypoint far away: a false positive if it matches no one."""
     generator = np.random.default_rng(3)
-    images = [random_image(generator, 4, 2) for _ in range(20)]
+    images = [make_random_image(generator, 4, 2) for _ in range(20)]
     missing = [generator.random(image.predicted.shape[:2]) < 0.02 for image in images]
 
     def score(value: float) -> list[float]:

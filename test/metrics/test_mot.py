@@ -59,7 +59,7 @@ def write_sequence(folder: Path, name: str, seed: int) -> Path:
     return sequence
 
 
-def predictions(sequence: Path, seed: int) -> list[list[float]]:
+def make_predictions(sequence: Path, seed: int) -> list[list[float]]:
     """Return rows (frame, id, left, top, width, height) of a tracker: all classes, swaps and false positives."""
     generator = np.random.default_rng(seed + 1)
     names = np.arange(100)
@@ -78,7 +78,7 @@ def predictions(sequence: Path, seed: int) -> list[list[float]]:
     return list(unique.values())
 
 
-def by_trackeval(folder: Path, sequence: Path, found: list[list[float]], benchmark: str) -> dict[str, Any]:
+def compute_by_trackeval(folder: Path, sequence: Path, found: list[list[float]], benchmark: str) -> dict[str, Any]:
     tracker = folder / "trackers" / "ours" / "data"
     tracker.mkdir(parents=True)
     text = "".join(",".join(map(str, row)) + ",1,-1,-1,-1\n" for row in found)
@@ -102,7 +102,7 @@ def read(sequence: Path) -> BoxSequence:
     return made
 
 
-def by_us(sequence: Path, found: list[list[float]]) -> Any:
+def compute_by_us(sequence: Path, found: list[list[float]]) -> Any:
     rows = np.array(found)
     truth, counting = [], []
     for frame in read(sequence).frames:
@@ -119,9 +119,9 @@ def test_every_count_equals_trackevals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: str, seed: int
 ) -> None:
     sequence = write_sequence(tmp_path / "gt", f"{benchmark}-{seed:02d}", seed)
-    found = predictions(sequence, seed)
-    peer = by_trackeval(tmp_path, sequence, found, benchmark)
-    ours = by_us(sequence, found)
+    found = make_predictions(sequence, seed)
+    peer = compute_by_trackeval(tmp_path, sequence, found, benchmark)
+    ours = compute_by_us(sequence, found)
     assert ours.predicted == peer["dets"]
     assert (ours.misses, ours.false_positives, ours.switches) == (peer["CLR_FN"], peer["CLR_FP"], peer["IDSW"])
     assert ours.id_true_positives == peer["IDTP"]
@@ -136,12 +136,12 @@ def test_the_classes_matter(tmp_path: Path) -> None:
     for benchmark in forgiven:
         for seed in range(4):
             sequence = write_sequence(tmp_path / f"{benchmark}{seed}", f"{benchmark}-01", seed)
-            found = predictions(sequence, seed)
-            forgiven[benchmark] += len(found) - by_us(sequence, found).predicted
+            found = make_predictions(sequence, seed)
+            forgiven[benchmark] += len(found) - compute_by_us(sequence, found).predicted
     assert 0 < forgiven["MOT17"] < forgiven["MOT20"]
 
 
-def one_person(sequence: Path, kind: int, considered: int) -> BoxSequence:
+def make_person(sequence: Path, kind: int, considered: int) -> BoxSequence:
     (sequence / "gt" / "gt.txt").write_text(f"1,1,11,11,30,60,{considered},{kind},1\n")
     return read(sequence)
 
@@ -157,7 +157,7 @@ def one_person(sequence: Path, kind: int, considered: int) -> BoxSequence:
 )
 def test_class_6_is_a_distractor_in_mot20(tmp_path: Path, name: str, parent: str, is_forgiven: bool) -> None:
     sequence = write_sequence(tmp_path / parent, name, 0)
-    frame = one_person(sequence, 6, 0).frames[0]
+    frame = make_person(sequence, 6, 0).frames[0]
     kept = frame.select_counted(FrameBoxes(np.array([7]), np.array([[10.0, 10, 40, 70]])))
     assert len(kept.identity) == (0 if is_forgiven else 1)
 

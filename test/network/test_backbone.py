@@ -65,7 +65,7 @@ def peer() -> torch.nn.Module:
     return model.eval()
 
 
-def ours_from(peer: torch.nn.Module) -> Backbone:
+def make_our_backbone(peer: torch.nn.Module) -> Backbone:
     """Return the package's encoder with the peer's weights; q, k, v become one matrix, the missing key bias zeros."""
     state: dict[str, torch.Tensor] = {}
     parts: dict[str, dict[str, torch.Tensor]] = {}
@@ -90,7 +90,7 @@ def ours_from(peer: torch.nn.Module) -> Backbone:
 def test_parity_with_transformers(peer: torch.nn.Module, height: int, width: int) -> None:
     image = torch.randn(2, 3, height, width)
     with torch.inference_mode():
-        class_token, patches, _ = ours_from(peer)(image)
+        class_token, patches, _ = make_our_backbone(peer)(image)
         expected = peer(image).last_hidden_state
     torch.testing.assert_close(class_token, expected[:, 0], rtol=1e-4, atol=1e-4)
     first = 1 + CONFIG.register_tokens

@@ -31,7 +31,7 @@ from test.helpers.nano_network import NARROW
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 
 
-def person() -> Tensor:
+def make_person() -> Tensor:
     """Return keypoints (17, 2) px of a person seen from the front in an image of 160 × 192 px."""
     return torch.tensor([
         (80, 20), (84, 16), (76, 16), (88, 20), (72, 20),  # face
@@ -40,7 +40,7 @@ def person() -> Tensor:
     ], dtype=torch.float32)  # fmt: skip
 
 
-def image_of(upper: tuple[int, int, int], lower: tuple[int, int, int]) -> Tensor:
+def draw_image(upper: tuple[int, int, int], lower: tuple[int, int, int]) -> Tensor:
     """Return an image (1, 3, 192, 160) of one color down to the hips, and of another one below."""
     image = torch.empty(1, 3, 192, 160, dtype=torch.uint8)
     image[:, :, :100] = torch.tensor(upper, dtype=torch.uint8)[:, None, None]
@@ -48,7 +48,7 @@ def image_of(upper: tuple[int, int, int], lower: tuple[int, int, int]) -> Tensor
     return image
 
 
-def colors(image: Tensor, keypoints: Tensor) -> Tensor:
+def compute_colors(image: Tensor, keypoints: Tensor) -> Tensor:
     """Return (points, 3) of one person."""
     return BodyColors()(image, keypoints[None, None])[0, 0].unflatten(0, (-1, 3))
 
@@ -60,35 +60,43 @@ def test_every_point_is_a_weighted_mean_of_keypoints() -> None:
 
 
 def test_torso_and_legs_have_the_colors_of_the_clothes() -> None:
-    found = colors(image_of(RED, BLUE), person())
+    found = compute_colors(draw_image(RED, BLUE), make_person())
     torso, legs = found[:9], found[9:17]
     assert (torso[:, 1] > 0.5).all()  # red
     assert (legs[:, 2] < -0.5).all()  # blue
     assert torch.allclose(torso, torso[:1].expand_as(torso), atol=1e-4)
-    swapped = colors(image_of(BLUE, RED), person())
+    swapped = compute_colors(draw_image(BLUE, RED), make_person())
     assert torch.allclose(swapped[0, 1:], legs[0, 1:], atol=1e-4)
 
 
 def test_exposure_has_little_effect_and_color_much() -> None:
     dark, bright = ((100, 20, 20), (20, 20, 100)), ((200, 40, 40), (40, 40, 200))
-    exposed = (colors(image_of(*dark), person()) - colors(image_of(*bright), person())).abs().max()
-    changed = (colors(image_of(*dark), person()) - colors(image_of(*dark[::-1]), person())).abs().max()
+    exposed = (
+        (compute_colors(draw_image(*dark), make_person()) - compute_colors(draw_image(*bright), make_person()))
+        .abs()
+        .max()
+    )
+    changed = (
+        (compute_colors(draw_image(*dark), make_person()) - compute_colors(draw_image(*dark[::-1]), make_person()))
+        .abs()
+        .max()
+    )
     assert exposed < 0.2 * changed
 
 
 def test_a_mirrored_person_has_mirrored_colors() -> None:
     image = torch.randint(0, 256, (1, 3, 192, 160), dtype=torch.uint8)
-    keypoints = person()
+    keypoints = make_person()
     mirrored = keypoints.clone()
     mirrored[:, 0] = 160 - mirrored[:, 0]
-    found, expected = colors(image.flip(-1), mirrored), colors(image, keypoints)
+    found, expected = compute_colors(image.flip(-1), mirrored), compute_colors(image, keypoints)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0.0)
 
 
 def test_people_outside_the_image_have_finite_colors() -> None:
     assert 160 % CELL_PX == 0
-    assert colors(image_of(RED, BLUE), person() - 1000).isfinite().all()
-    assert colors(torch.zeros(1, 3, 192, 160, dtype=torch.uint8), person()).isfinite().all()
+    assert compute_colors(draw_image(RED, BLUE), make_person() - 1000).isfinite().all()
+    assert compute_colors(torch.zeros(1, 3, 192, 160, dtype=torch.uint8), make_person()).isfinite().all()
 
 
 def test_tracking_features_depend_on_the_colors_of_the_image_only() -> None:

@@ -102,7 +102,7 @@ def test_the_key_bias_is_silenced(mask: str) -> None:
     assert translated == {"backbone.blocks.0.attention.qkv.bias": pytest.approx(torch.tensor([1.0, 2, 0, 0, 5, 6]))}
 
 
-def released_file(path: Path, change: dict[str, Any]) -> Path:
+def write_released_file(path: Path, change: dict[str, Any]) -> Path:
     """Write a released file with all entries as views of one number: small on disk, with the right shapes."""
     layout = json.loads((GOLDEN / "state_dict_layout.json").read_text())
     state = {name: torch.zeros(1).expand(shape) for name, shape in layout.items()}
@@ -118,7 +118,7 @@ def test_constants_may_be_absent_and_unknown_names_are_counted(
     constants = [name for name in layout if released_weights.RELEASED_CONSTANTS.match(name)]
     change: dict[str, Any] = dict.fromkeys(constants)
     change |= {"criterion.weight": torch.zeros(3), "decoder.extra": torch.zeros(2)}
-    checkpoint.load_network(released_file(tmp_path / "r.pt", change))
+    checkpoint.load_network(write_released_file(tmp_path / "r.pt", change))
     (record,) = caplog.records
     assert "2 tensors" in record.getMessage()
 
@@ -132,7 +132,7 @@ def test_constants_may_be_absent_and_unknown_names_are_counted(
     ],
 )
 def test_another_architecture_is_refused(tmp_path: Path, change: dict[str, Any], words: tuple[str, ...]) -> None:
-    assert_refused(released_file(tmp_path / "other.pt", change), *words)
+    assert_refused(write_released_file(tmp_path / "other.pt", change), *words)
 
 
 QKV_BIAS = "encoder.backbone.blocks.0.attn.qkv.bias"
@@ -152,7 +152,7 @@ ROW = torch.zeros(4, 4)
     ids=["scalar", "matrix", "quantized", "sparse", "without values", "complex"],
 )
 def test_unusual_tensors_are_refused(tmp_path: Path, change: dict[str, Any], words: tuple[str, ...]) -> None:
-    assert_refused(released_file(tmp_path / "other.pt", change), *words)
+    assert_refused(write_released_file(tmp_path / "other.pt", change), *words)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -268,7 +268,7 @@ def test_damaged_released_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_truncated_files(small_checkpoint: Path, tmp_path: Path) -> None:
-    released = released_file(tmp_path / "whole.pt", {})
+    released = write_released_file(tmp_path / "whole.pt", {})
     for source in (small_checkpoint, released):
         content = source.read_bytes()
         for length in (1, 7, 100, len(content) // 2, len(content) - 1):

@@ -109,7 +109,7 @@ def bodies() -> dict[str, Body]:
     return {"full": Body("full").to("meta"), "low": Body("low").to("meta")}
 
 
-def device_inference(config: NetworkConfig, body: Body, precision: str) -> Inference:
+def make_device_inference(config: NetworkConfig, body: Body, precision: str) -> Inference:
     """Return an `Inference` as on a GPU, but on the meta device."""
     with torch.device("meta"):
         network = MultiHMR2(config)
@@ -130,7 +130,7 @@ def test_the_device_works_alone(
     # Leaving autocast is not an operation; PyTorch has no autocast for meta.
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
     config, k = NETWORKS[name], {"predicted": None, "given": np.eye(3)}[camera]
-    infer = device_inference(config, bodies[mesh], precision)
+    infer = make_device_inference(config, bodies[mesh], precision)
     resize = ResizePad.fit(200, 130, config.image_size, config.patch_size)
     with torch.no_grad():  # composite operations are decomposed, unlike in inference mode
         with DeviceOnly(uploads=2) as guard:

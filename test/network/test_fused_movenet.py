@@ -40,7 +40,7 @@ MAPS = ("context_16", "context_32", "finest", "center", "keypoint")
 
 
 @functools.cache
-def plain() -> MoveNet:
+def make_plain() -> MoveNet:
     """Return random weights of a scale that keeps features in the range in which ReLU6 is nonlinear."""
     torch.manual_seed(0)
     network = MoveNet().eval()
@@ -53,11 +53,11 @@ def plain() -> MoveNet:
 
 
 @functools.cache
-def fused() -> FusedMoveNet:
-    return FusedMoveNet(plain())
+def make_fused() -> FusedMoveNet:
+    return FusedMoveNet(make_plain())
 
 
-def image(images: int, height: int, width: int) -> Tensor:
+def make_image(images: int, height: int, width: int) -> Tensor:
     return torch.rand(images, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
@@ -78,9 +78,9 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     ],
 )
 def test_the_fused_encoder_equals_the_plain_one(images: int, height: int, width: int) -> None:
-    pixels = image(images, height, width)
+    pixels = make_image(images, height, width)
     with torch.inference_mode():
-        expected, found = plain()(pixels), fused()(pixels)
+        expected, found = make_plain()(pixels), make_fused()(pixels)
     for name in MAPS:
         assert_same(getattr(found, name), getattr(expected, name))
     assert 0.1 < expected.context_16.std() < 100  # a meaningful comparison
@@ -89,30 +89,30 @@ def test_the_fused_encoder_equals_the_plain_one(images: int, height: int, width:
 @pytest.mark.parametrize(("images", "height", "width"), [(1, 96, 160), (3, 64, 32)])
 def test_vectors_of_single_cells_equal_the_maps(images: int, height: int, width: int) -> None:
     """Holds in every cell, including borders and corners."""
-    pixels = image(images, height, width)
+    pixels = make_image(images, height, width)
     every = torch.arange(height // 4 * (width // 4)).expand(images, -1)
     with torch.inference_mode():
-        expected, found = plain()(pixels), fused()(pixels)
+        expected, found = make_plain()(pixels), make_fused()(pixels)
         assert_same(found.sample_regression(every), expected.sample_regression(every))
         cells = torch.stack([every.roll(keypoint, 1) for keypoint in range(KEYPOINTS)], dim=1)
         assert_same(found.sample_offset(cells), expected.sample_offset(cells))
 
 
 def test_proposed_people_are_the_same() -> None:
-    pixels = image(2, 160, 192)
+    pixels = make_image(2, 160, 192)
     with torch.inference_mode():
-        expected, found = propose_people(plain()(pixels), 7), propose_people(fused()(pixels), 7)
+        expected, found = propose_people(make_plain()(pixels), 7), propose_people(make_fused()(pixels), 7)
     for ours, theirs in zip(found, expected, strict=True):  # logit, px, score
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
 def test_input_and_plain_weights_stay_as_they_are() -> None:
-    pixels = image(1, 64, 64)
-    before, weights = pixels.clone(), {name: value.clone() for name, value in plain().state_dict().items()}
+    pixels = make_image(1, 64, 64)
+    before, weights = pixels.clone(), {name: value.clone() for name, value in make_plain().state_dict().items()}
     with torch.inference_mode():
-        first, second = fused()(pixels), fused()(pixels)
+        first, second = make_fused()(pixels), make_fused()(pixels)
     assert torch.equal(pixels, before)
-    assert all(torch.equal(value, weights[name]) for name, value in plain().state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name, value in make_plain().state_dict().items())
     assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in MAPS)
 
 

@@ -37,7 +37,7 @@ def fitter() -> KeypointFitter:
     return KeypointFitter(body())
 
 
-def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
+def _make_prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
     """Return a prediction of people with errors, with their true keypoints as input, and the true joints."""
     generator = torch.Generator().manual_seed(seed)
     bank = make_pose_bank(body(), count, None, seed)
@@ -63,16 +63,16 @@ def _prediction(count: int, seed: int = 4) -> tuple[Prediction, torch.Tensor]:
     return prediction, joints
 
 
-def _keypoints_of(prediction: Prediction) -> torch.Tensor:
+def _compute_keypoints(prediction: Prediction) -> torch.Tensor:
     """Return the keypoints (n, 17, 3) m of the predicted bodies."""
     bones = body().pose_bones(prediction.shape[0], prediction.rotations[0])[:, body().keypoint_bones, :3, 3]
     return bones - bones[:, :1] + prediction.center[0, :, None]
 
 
 def test_bodies_are_fitted_to_their_keypoints(fitter: KeypointFitter) -> None:
-    prediction, joints = _prediction(12)
+    prediction, joints = _make_prediction(12)
     true = joints[:, body().keypoint_bones]
-    before, after = _keypoints_of(prediction), _keypoints_of(fitter(prediction))
+    before, after = _compute_keypoints(prediction), _compute_keypoints(fitter(prediction))
 
     def pixels(points: torch.Tensor) -> torch.Tensor:
         return 300 * points[..., :2] / points[..., 2:]
@@ -87,14 +87,14 @@ def test_bodies_are_fitted_to_their_keypoints(fitter: KeypointFitter) -> None:
 
 
 def test_bodies_that_fit_stay_and_so_do_those_without_keypoints(fitter: KeypointFitter) -> None:
-    prediction, _ = _prediction(6)
+    prediction, _ = _make_prediction(6)
     unseen = dataclasses.replace(prediction, keypoint_score=torch.full((1, 6, 17), 0.05))
     left = fitter(unseen)
     torch.testing.assert_close(left.rotations, prediction.rotations, atol=1e-4, rtol=0)
     torch.testing.assert_close(left.center, prediction.center, atol=1e-4, rtol=0)
     fitted = fitter(prediction)
     again = fitter(fitted)
-    assert (_keypoints_of(again) - _keypoints_of(fitted)).norm(dim=-1).mean() < 0.03
+    assert (_compute_keypoints(again) - _compute_keypoints(fitted)).norm(dim=-1).mean() < 0.03
     blank = dataclasses.replace(prediction, keypoints=None, keypoint_score=None)
     assert fitter(blank) is blank
     behind = dataclasses.replace(prediction, center=-prediction.center)
@@ -102,12 +102,13 @@ def test_bodies_that_fit_stay_and_so_do_those_without_keypoints(fitter: Keypoint
 
 
 def test_a_wrong_keypoint_has_little_effect_on_the_others(fitter: KeypointFitter) -> None:
-    prediction, _ = _prediction(8)
+    prediction, _ = _make_prediction(8)
     assert prediction.keypoints is not None
     wrong = prediction.keypoints.clone()
     wrong[:, :, 10] += 150.0  # px, the right wrist
     expected, found = (
-        _keypoints_of(fitter(dataclasses.replace(prediction, keypoints=kp))) for kp in (prediction.keypoints, wrong)
+        _compute_keypoints(fitter(dataclasses.replace(prediction, keypoints=kp)))
+        for kp in (prediction.keypoints, wrong)
     )
     others = [row for row in range(KEYPOINTS) if row not in (8, 10)]
     assert (found - expected)[:, others].norm(dim=-1).mean() < 0.03
@@ -115,7 +116,7 @@ def test_a_wrong_keypoint_has_little_effect_on_the_others(fitter: KeypointFitter
 
 def test_derivatives_are_those_of_the_movement(fitter: KeypointFitter) -> None:
     """Central differences of the projected keypoints after small steps."""
-    _, joints = _prediction(3)
+    _, joints = _make_prediction(3)
     points = joints.index_select(1, fitter.point_bones).double()
     bodies = PosedBodies(points, torch.eye(3, dtype=torch.float64).expand(3, len(TURNS), 3, 3))
     rays = torch.zeros(3, KEYPOINTS, 2, dtype=torch.float64)
@@ -128,7 +129,7 @@ def test_derivatives_are_those_of_the_movement(fitter: KeypointFitter) -> None:
 
 
 def test_rotations_give_the_fitted_points(fitter: KeypointFitter) -> None:
-    prediction, _ = _prediction(4)
+    prediction, _ = _make_prediction(4)
     generator = torch.Generator().manual_seed(5)
     rotations, shape = prediction.rotations[0], prediction.shape[0]
     poses = body().pose_bones(shape, rotations)
@@ -149,7 +150,7 @@ def test_small_systems_are_solved() -> None:
 
 
 def test_the_solver_of_gpus_gives_the_same_bodies(fitter: KeypointFitter, monkeypatch: pytest.MonkeyPatch) -> None:
-    prediction, _ = _prediction(8)
-    expected = _keypoints_of(fitter(prediction))
+    prediction, _ = _make_prediction(8)
+    expected = _compute_keypoints(fitter(prediction))
     monkeypatch.setattr(keypoint_fitting, "solve_positive", eliminate)
-    torch.testing.assert_close(_keypoints_of(fitter(prediction)), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(_compute_keypoints(fitter(prediction)), expected, atol=1e-3, rtol=0)

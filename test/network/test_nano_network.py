@@ -37,7 +37,7 @@ from multihmr2_ros.network.initialization import PRIOR_DEPTH_M, initialize
 from multihmr2_ros.network.model import MultiHMR2
 from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.losses import compute_losses
-from test.helpers.nano_network import TINY, nano_network, random_targets
+from test.helpers.nano_network import TINY, make_nano_network, make_random_targets
 
 SIZE = (192, 256)
 NEW = (
@@ -63,7 +63,7 @@ def test_the_released_layout_has_no_stem_and_no_heatmap() -> None:
 
 
 def test_shapes_and_training_outputs_agree_with_inference() -> None:
-    network = nano_network().eval()
+    network = make_nano_network().eval()
     image, k = make_image(2), torch.eye(3).expand(2, 3, 3)
     with torch.no_grad():
         prediction = network(image, k, torch.zeros(2, dtype=torch.bool), 5)
@@ -80,7 +80,7 @@ def test_shapes_and_training_outputs_agree_with_inference() -> None:
 
 
 def test_given_intrinsics_are_used() -> None:
-    network = nano_network().eval()
+    network = make_nano_network().eval()
     k = torch.tensor([[300.0, 0, 120], [0, 310, 90], [0, 0, 1]]).expand(2, 3, 3)
     outputs = network.predict_for_training(make_image(2), k, torch.tensor([True, False]))
     assert torch.equal(outputs.k[0], k[0])
@@ -90,7 +90,7 @@ def test_given_intrinsics_are_used() -> None:
 
 def test_the_best_patches_propose() -> None:
     """Anchors are the centers of the patches with the highest heatmap values, in descending order."""
-    decoder = nano_network().eval().decoder
+    decoder = make_nano_network().eval().decoder
     patches = torch.randn(2, 5, 7, TINY.encoder_width)
     decoded = decoder(patches)
     assert decoded.heatmap is not None
@@ -104,7 +104,7 @@ def test_the_best_patches_propose() -> None:
 
 def test_heads_sample_at_the_location_of_the_query() -> None:
     """Compared with explicit attention: logits q·k / √d − ½ |Δ / s − o|², Δ in patches from the query's anchor."""
-    decoder = nano_network().eval().decoder
+    decoder = make_nano_network().eval().decoder
     layer, heads = decoder.layers[0], TINY.decoder_heads
     torch.nn.init.normal_(layer.neighbourhood.weight, std=0.1)
     queries, context = torch.randn(1, 3, TINY.decoder_width), torch.randn(1, 20, TINY.decoder_width)
@@ -145,7 +145,7 @@ def test_heads_sample_near_and_far_at_initialization() -> None:
 
 
 def test_fewer_patches_than_queries() -> None:
-    network = nano_network().eval()
+    network = make_nano_network().eval()
     prediction = network(make_image(size=(48, 48)), EYE, NOT_GIVEN, 20)
     assert prediction.query_score.shape == (1, 9)
     assert prediction.score.shape == (1, 9)
@@ -154,7 +154,7 @@ def test_fewer_patches_than_queries() -> None:
 
 def test_locations_start_at_the_anchor_and_stay_within_the_margin() -> None:
     """Offsets of any sign and size: never outside a margin of a fifth, and near every corner of it."""
-    heads = nano_network().detection
+    heads = make_nano_network().detection
     anchor = torch.tensor([[8.0, 8.0], [248.0, 184.0], [120.0, 100.0]])
     torch.testing.assert_close(heads.offset_from_reference(torch.zeros(3, 2), anchor), anchor, atol=1e-3, rtol=0)
     margin = 0.2 * TINY.image_size
@@ -184,7 +184,7 @@ def test_the_folded_normalization_is_the_normalization() -> None:
 
 
 def test_training_moves_the_statistics_and_inference_does_not() -> None:
-    network = nano_network()
+    network = make_nano_network()
     norm = network.backbone.patch_embedding.stages[0].norm
     start = norm.running_mean.clone()
     network.eval()(make_image(), EYE, NOT_GIVEN, 3)
@@ -194,7 +194,7 @@ def test_training_moves_the_statistics_and_inference_does_not() -> None:
 
 
 def test_initial_weights_start_from_plausible_people() -> None:
-    network = nano_network().eval()
+    network = make_nano_network().eval()
     with torch.no_grad():
         k = torch.tensor([[[166.3, 0, 128], [0, 166.3, 96], [0, 0, 1]]])  # 60° vertically
         prediction = network(make_image(), k, torch.tensor([True]), 10)
@@ -223,8 +223,8 @@ def test_a_mean_pose_can_be_the_start() -> None:
 
 def test_gradients_reach_every_parameter() -> None:
     """All terms together, with one image without people: gradients are finite and none is missing."""
-    network, body = nano_network().train(), Body("low")
-    targets = random_targets(2, 3, SIZE)
+    network, body = make_nano_network().train(), Body("low")
+    targets = make_random_targets(2, 3, SIZE)
     targets.present[1] = False
     outputs = network.predict_for_training(make_image(2), targets.k, torch.tensor([True, False]))
     sum(compute_losses(network, outputs, targets, body, LossConfig(depth=1.0)).values()).backward()
@@ -234,9 +234,9 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_a_few_steps_on_two_images_reduce_every_loss() -> None:
-    network, body = nano_network().train(), Body("low")
+    network, body = make_nano_network().train(), Body("low")
     torch.manual_seed(1)
-    targets, image = random_targets(2, 2, SIZE), make_image(2)
+    targets, image = make_random_targets(2, 2, SIZE), make_image(2)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=60)
     history = []
@@ -264,7 +264,7 @@ def test_a_few_steps_on_two_images_reduce_every_loss() -> None:
 
 
 def test_half_precision_files_and_the_estimator(tmp_path: Path) -> None:
-    network = nano_network()
+    network = make_nano_network()
     network.predict_for_training(
         make_image(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2)
     )  # statistics that are not 0 and 1
@@ -289,7 +289,7 @@ def test_half_precision_files_and_the_estimator(tmp_path: Path) -> None:
 
 
 def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> None:
-    network = nano_network()
+    network = make_nano_network()
     with torch.no_grad():
         network.detection.score[0].weight[0, 0] = 1e6
     with pytest.raises(UserError, match=r"detection\.score"):
@@ -321,7 +321,7 @@ def test_impossible_configurations_are_refused(change: dict[str, Any], word: str
 
 
 def test_reduced_precision_changes_little() -> None:
-    network = nano_network().eval()
+    network = make_nano_network().eval()
     image = make_image()
     with torch.no_grad():
         exact = network.predict_for_training(image, EYE, NOT_GIVEN)

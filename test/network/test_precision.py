@@ -35,7 +35,7 @@ from test.helpers.golden_images import GOLDEN, SIZES, make_given_k
 from test.helpers.small_network import small_network
 
 
-def everybody(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarray]]:
+def compute_all_people(network: MultiHMR2, body: Body) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return score (Q,) and pelvis (Q, 3) of all queries per image and camera, in the order of the queries."""
     results = []
     for index, (height, width) in enumerate(SIZES):
@@ -106,8 +106,8 @@ def test_low_precision_moves_people_little(
     golden_checkpoint: Path, dtype: torch.dtype, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network, body = checkpoint.load_network(golden_checkpoint), Body("low")
-    exact = everybody(network, body)
-    low = everybody(copy.deepcopy(network).set_precision(dtype), body)
+    exact = compute_all_people(network, body)
+    low = compute_all_people(copy.deepcopy(network).set_precision(dtype), body)
     score_error, place_error = [], []
     for (score, pelvis), (low_score, low_pelvis) in zip(exact, low, strict=True):
         present = score > 0.4

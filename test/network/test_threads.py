@@ -37,7 +37,7 @@ EVERYBODY = EstimatorConfig(score_threshold=0.0, max_people=2, mesh="low")
 CHOSEN = ("OMP_NUM_THREADS", *hardware.PASSIVE_WAITING, *hardware.ALLOCATOR_VARIABLES)
 
 
-def output_of(code: str, **environment: str) -> str:
+def run_code(code: str, **environment: str) -> str:
     """Return standard output and error of a separate Python process, in which OpenMP prints its settings."""
     inherited = {name: value for name, value in os.environ.items() if name not in CHOSEN}
     done = subprocess.run(
@@ -56,19 +56,19 @@ def output_of(code: str, **environment: str) -> str:
     ids=["Python", "command"],
 )
 def test_openmp_waits_passively(code: str) -> None:
-    assert "GOMP_SPINCOUNT = '0'" in output_of(code)
+    assert "GOMP_SPINCOUNT = '0'" in run_code(code)
 
 
 def test_thread_settings_of_the_user_are_kept() -> None:
-    said = output_of("from multihmr2_ros import Estimator", OMP_WAIT_POLICY="active")
+    said = run_code("from multihmr2_ros import Estimator", OMP_WAIT_POLICY="active")
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in said
     assert "GOMP_SPINCOUNT = '0'" not in said
 
 
 def test_one_thread_where_waiting_threads_would_spin() -> None:
     many = "import multihmr2_ros.hardware as h; h.count_available_cores = lambda: 12; "
-    assert "threads 6" in output_of(f"{many} print('threads', h.choose_default_threads())")
-    said = output_of(f"import torch; {many} print('threads', h.choose_default_threads())")
+    assert "threads 6" in run_code(f"{many} print('threads', h.choose_default_threads())")
+    said = run_code(f"import torch; {many} print('threads', h.choose_default_threads())")
     assert "GOMP_SPINCOUNT = '0'" not in said
     assert "threads 1\n" in said
 
@@ -163,8 +163,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5): use()
 print('faults', resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    kept = output_of(code.replace("{call}", "assert keep_freed_memory()"))
-    left_alone = output_of(code.replace("{call}", "assert not keep_freed_memory()"), MALLOC_TOP_PAD_="0")
+    kept = run_code(code.replace("{call}", "assert keep_freed_memory()"))
+    left_alone = run_code(code.replace("{call}", "assert not keep_freed_memory()"), MALLOC_TOP_PAD_="0")
     assert int(kept.split("faults")[1]) < 500 < int(left_alone.split("faults")[1])
 
 

@@ -27,8 +27,16 @@ from multihmr2_ros.camera import project
 from multihmr2_ros.people import PlacementCue
 from multihmr2_ros.placement import PlacementConfig, RelativeDepthMap, place_people
 from multihmr2_ros.placement.alignment import DepthLevels, fit_scale
-from test.helpers.crowd_scenes import USELESS, crowds, measure, relative_map, summary
-from test.helpers.rgbd_scenes import INDEPENDENT, OVERLAID, NetworkErrors, RgbdFrame, distance, predicted, surface_of
+from test.helpers.crowd_scenes import USELESS, format_summary, make_crowds, make_relative_map, measure
+from test.helpers.rgbd_scenes import (
+    INDEPENDENT,
+    OVERLAID,
+    NetworkErrors,
+    RgbdFrame,
+    compute_distance,
+    make_predicted,
+    make_surface,
+)
 
 SCENES, MAPS = 40, 3
 WORSE = 1.02  # upper limit of the error with a useless map, relative to the error without a map
@@ -37,20 +45,20 @@ CROWDED = 12
 
 @pytest.fixture(scope="module")
 def frames() -> list[RgbdFrame]:
-    return list(crowds(SCENES))
+    return list(make_crowds(SCENES))
 
 
 def found(frames: list[RgbdFrame], errors: NetworkErrors, maker: object, maps: int = MAPS) -> dict[str, np.ndarray]:
     parts = [measure(frames, errors, maker, seed) for seed in range(maps)]
     result = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    print(f"\n{errors}\n{summary(result)}")
+    print(f"\n{errors}\n{format_summary(result)}")
     return result
 
 
 @pytest.mark.parametrize("kind", ["inverse", "depth"])
 def test_a_crowd_is_placed_as_required(frames: list[RgbdFrame], kind: str) -> None:
     """For a network trained by reprojection, whose bodies are aligned with the image."""
-    result = found(frames, OVERLAID, functools.partial(relative_map, kind=kind))
+    result = found(frames, OVERLAID, functools.partial(make_relative_map, kind=kind))
     assert result["joint relation"].mean() >= 0.95
     assert np.median(result["joint pair"]) <= 0.5 * np.median(result["network pair"])
     for error in (np.median, np.mean):
@@ -62,7 +70,7 @@ def test_a_crowd_is_placed_as_required(frames: list[RgbdFrame], kind: str) -> No
 @pytest.mark.parametrize("kind", ["inverse", "depth"])
 def test_a_network_whose_errors_are_others_than_assumed_gains_as_well(frames: list[RgbdFrame], kind: str) -> None:
     """The sizes of the bodies tell nothing about such errors, so the scale of the map is less certain."""
-    result = found(frames, INDEPENDENT, functools.partial(relative_map, kind=kind))
+    result = found(frames, INDEPENDENT, functools.partial(make_relative_map, kind=kind))
     assert result["joint relation"].mean() > result["network relation"].mean() + 0.04
     assert np.median(result["joint pair"]) < 0.62 * np.median(result["network pair"])
     assert np.median(result["joint distance"]) < 0.7 * np.median(result["network distance"])
@@ -86,11 +94,11 @@ def crowd(frames: list[RgbdFrame]) -> RgbdFrame:
 
 
 def test_bodies_stay_on_their_rays_and_consistent(crowd: RgbdFrame) -> None:
-    before = predicted(crowd, OVERLAID, np.random.default_rng(0))
-    placed = place_people(before, surface_of(), relative_map(crowd.depth, np.random.default_rng(0)))
+    before = make_predicted(crowd, OVERLAID, np.random.default_rng(0))
+    placed = place_people(before, make_surface(), make_relative_map(crowd.depth, np.random.default_rng(0)))
     after = placed.people
     assert placed.map_probability > 0.9
-    assert np.abs(distance(after) / distance(before) - 1).max() > 0.05
+    assert np.abs(compute_distance(after) / compute_distance(before) - 1).max() > 0.05
     np.testing.assert_allclose(project(after.pelvis, after.k), project(before.pelvis, before.k), atol=1e-3)
     scale = (after.stature / before.stature)[:, None, None]
     sized = scale * (before.vertices - before.pelvis[:, None])
@@ -98,21 +106,24 @@ def test_bodies_stay_on_their_rays_and_consistent(crowd: RgbdFrame) -> None:
 
 
 def test_scale_and_shift_of_the_map_do_not_matter(crowd: RgbdFrame) -> None:
-    people = predicted(crowd, OVERLAID, np.random.default_rng(0))
-    first = relative_map(crowd.depth, np.random.default_rng(0))
+    people = make_predicted(crowd, OVERLAID, np.random.default_rng(0))
+    first = make_relative_map(crowd.depth, np.random.default_rng(0))
     other = RelativeDepthMap((first.values * 0.01 - 3.0).astype(np.float32))
-    one, two = (place_people(people, surface_of(), values) for values in (first, other))
-    np.testing.assert_allclose(distance(one.people), distance(two.people), rtol=1e-3)
+    one, two = (place_people(people, make_surface(), values) for values in (first, other))
+    np.testing.assert_allclose(compute_distance(one.people), compute_distance(two.people), rtol=1e-3)
 
 
 def test_a_metric_map_is_the_limit_of_known_scale_and_shift(crowd: RgbdFrame) -> None:
     """The exact depth as a relative map gives nearly the same distances between people as a depth image."""
-    people = predicted(crowd, OVERLAID, np.random.default_rng(0)).select(crowd.findable)
-    metric = place_people(people, surface_of(), crowd.depth)
-    relative = place_people(people, surface_of(), RelativeDepthMap(1 / crowd.depth))
-    off = np.log(distance(relative.people) / distance(metric.people))
-    assert np.abs(off).max() < 3 * np.sqrt(np.diag(relative.distance_covariance / distance(relative.people) ** 2)).max()
-    assert np.std(off) < 0.5 * np.std(np.log(distance(people) / distance(metric.people)))
+    people = make_predicted(crowd, OVERLAID, np.random.default_rng(0)).select(crowd.findable)
+    metric = place_people(people, make_surface(), crowd.depth)
+    relative = place_people(people, make_surface(), RelativeDepthMap(1 / crowd.depth))
+    off = np.log(compute_distance(relative.people) / compute_distance(metric.people))
+    assert (
+        np.abs(off).max()
+        < 3 * np.sqrt(np.diag(relative.distance_covariance / compute_distance(relative.people) ** 2)).max()
+    )
+    assert np.std(off) < 0.5 * np.std(np.log(compute_distance(people) / compute_distance(metric.people)))
 
 
 def test_one_person_with_the_value_of_a_far_wall_does_not_spoil_the_scale() -> None:
@@ -124,21 +135,21 @@ def test_one_person_with_the_value_of_a_far_wall_does_not_spoil_the_scale() -> N
 
 
 def test_the_joint_covariance_says_what_the_scale_moves_together(crowd: RgbdFrame) -> None:
-    people = predicted(crowd, OVERLAID, np.random.default_rng(0))
-    placed = place_people(people, surface_of(), relative_map(crowd.depth, np.random.default_rng(0)))
+    people = make_predicted(crowd, OVERLAID, np.random.default_rng(0))
+    placed = place_people(people, make_surface(), make_relative_map(crowd.depth, np.random.default_rng(0)))
     covariance = placed.distance_covariance
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), placed.distance_sigma_m)
     assert np.linalg.eigvalsh(covariance).min() > 0
     by_map = np.flatnonzero(placed.cue == PlacementCue.DEPTH)
-    near = by_map[np.argsort(distance(placed.people)[by_map])[:2]]
+    near = by_map[np.argsort(compute_distance(placed.people)[by_map])[:2]]
     assert covariance[near[0], near[1]] > 0
 
 
 @pytest.mark.parametrize("values", [np.nan, np.inf, 0.0, -1.0])
 def test_a_map_that_says_nothing_changes_nothing(crowd: RgbdFrame, values: float) -> None:
-    people = predicted(crowd, OVERLAID, np.random.default_rng(0))
-    placed = place_people(people, surface_of(), RelativeDepthMap(np.full(crowd.depth.shape, values, np.float32)))
-    alone = place_people(people, surface_of())
+    people = make_predicted(crowd, OVERLAID, np.random.default_rng(0))
+    placed = place_people(people, make_surface(), RelativeDepthMap(np.full(crowd.depth.shape, values, np.float32)))
+    alone = place_people(people, make_surface())
     np.testing.assert_array_equal(placed.people.pelvis, alone.people.pelvis)
     np.testing.assert_array_equal(placed.distance_sigma_m, alone.distance_sigma_m)
     assert placed.map_probability == 0
@@ -147,8 +158,8 @@ def test_a_map_that_says_nothing_changes_nothing(crowd: RgbdFrame, values: float
 
 @pytest.mark.parametrize("rows", [[], [0], [0, 1]])
 def test_few_people(crowd: RgbdFrame, rows: list[int]) -> None:
-    people = predicted(crowd, OVERLAID, np.random.default_rng(0)).select(np.array(rows, np.int64))
-    placed = place_people(people, surface_of(), relative_map(crowd.depth, np.random.default_rng(0)))
+    people = make_predicted(crowd, OVERLAID, np.random.default_rng(0)).select(np.array(rows, np.int64))
+    placed = place_people(people, make_surface(), make_relative_map(crowd.depth, np.random.default_rng(0)))
     assert len(placed.people) == len(placed.cue) == len(rows)
     assert np.isfinite(placed.people.pelvis).all()
     assert (placed.distance_sigma_m > 0).all()
@@ -168,17 +179,17 @@ def test_maps_that_are_none(make: object, message: str) -> None:
 
 
 def test_a_map_of_another_size(crowd: RgbdFrame) -> None:
-    people = predicted(crowd, OVERLAID, np.random.default_rng(0))
+    people = make_predicted(crowd, OVERLAID, np.random.default_rng(0))
     with pytest.raises(UserError, match="size of the image, 320 x 240 px, got 320 x 120 px"):
-        place_people(people, surface_of(), RelativeDepthMap(np.zeros((120, 320), np.float32)))
+        place_people(people, make_surface(), RelativeDepthMap(np.zeros((120, 320), np.float32)))
 
 
 def test_cost_grows_less_than_the_number_of_people(crowd: RgbdFrame) -> None:
     """Prints the CPU time of one thread with the full mesh, and compares four times as many people."""
-    people = predicted(crowd, OVERLAID, np.random.default_rng(0), "full")
+    people = make_predicted(crowd, OVERLAID, np.random.default_rng(0), "full")
     groups = [people.select(np.arange(count) % len(people)) for count in (CROWDED // 4, CROWDED)]
-    values = relative_map(crowd.depth, np.random.default_rng(0))
-    surface, times = surface_of("full"), []
+    values = make_relative_map(crowd.depth, np.random.default_rng(0))
+    surface, times = make_surface("full"), []
     for _ in range(15):
         for group in groups:
             start = time.thread_time()

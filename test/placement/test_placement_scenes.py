@@ -30,9 +30,9 @@ from test.helpers.rgbd_scenes import (
     OVERLAID,
     NetworkErrors,
     RgbdFrame,
+    make_predicted,
     make_rgbd_frames,
     measure,
-    predicted,
     summary,
 )
 from test.helpers.small_network import small_network
@@ -74,7 +74,7 @@ def test_covariances_are_honest_across_the_ray(frames: list[RgbdFrame], errors: 
     generator, squared = np.random.default_rng(0), []
     for frame in frames:
         people = estimator._place(
-            predicted(frame, errors, generator), Frame(black, depth=frame.depth, ground=frame.ground)
+            make_predicted(frame, errors, generator), Frame(black, depth=frame.depth, ground=frame.ground)
         )
         for row in np.flatnonzero(frame.findable):
             place = people.pelvis[row].astype(float)

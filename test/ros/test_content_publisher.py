@@ -37,9 +37,7 @@ from visualization_msgs.msg import MarkerArray
 from multihmr2_ros.messages import cdr
 from multihmr2_ros.messages.content import HeaderContent, make_delete_marker
 from multihmr2_ros.messages.human_array import Timing, people_to_content
-from multihmr2_ros.ros import (
-    content_publisher,
-)
+from multihmr2_ros.ros import content_publisher
 from multihmr2_ros.ros.conversions import human_array_to_ros, people_to_markers, people_to_points
 from multihmr2_ros.ros.outputs import Outputs
 from multihmr2_ros.ros.parameters import NodeParameters

@@ -50,14 +50,14 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def names_in(low: float, high: float, count: int) -> list[str]:
+def list_names(low: float, high: float, count: int) -> list[str]:
     names = (f"image{number}.png" for number in range(1000))
     return [name for name in names if low <= compute_hash_share(name) < high][:count]
 
 
 def make_data(folder: Path, out: Path) -> None:
     """Write real images with keypoints and fitted bodies, and renders."""
-    names = names_in(0.0, 0.1, 2) + names_in(0.1, 0.55, 2)
+    names = list_names(0.0, 0.1, 2) + list_names(0.1, 0.55, 2)
     (folder / "people" / "images").mkdir(parents=True)
     samples = [make_sample(seed) for seed in range(len(names))]
     images, people = [], []

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.simulation.motion.bvh import MAX_JOINTS, MAX_NESTED, parse_bvh
 from multihmr2_ros.simulation.motion.retarget import list_motion_files, load_motion, retarget
-from test.helpers.motion_cases import rig
+from test.helpers.motion_cases import make_rig
 
-GOOD = rig({}, {})
+GOOD = make_rig({}, {})
 DEEP = "HIERARCHY ROOT a { OFFSET 0 0 0 CHANNELS 0 " + "JOINT b { OFFSET 0 0 0 CHANNELS 0 " * (MAX_NESTED + 5)
 WIDE = "HIERARCHY ROOT a { OFFSET 0 0 0 CHANNELS 0 " + "JOINT b { OFFSET 0 0 0 CHANNELS 0 } " * (MAX_JOINTS + 5)
 MALFORMED = {
@@ -60,7 +60,7 @@ MALFORMED = {
 
 
 def test_bvh_joints_are_where_the_hierarchy_puts_them() -> None:
-    bvh = parse_bvh(rig({}, {"left_shoulder": (90, 0, 0), "position": (1, 2, 3)}, {"hips": (0, 0, 90)}).encode())
+    bvh = parse_bvh(make_rig({}, {"left_shoulder": (90, 0, 0), "position": (1, 2, 3)}, {"hips": (0, 0, 90)}).encode())
     places = dict(zip([joint.name for joint in bvh.joints], bvh.compute_positions().swapaxes(0, 1), strict=True))
     np.testing.assert_allclose(places["LeftForeArm"][0], [48, 145, 0])
     np.testing.assert_allclose(places["LeftForeArm"][1], [19, 82, 3], atol=1e-9)  # 90° about z: x becomes y

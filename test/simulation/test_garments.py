@@ -32,7 +32,7 @@ from multihmr2_ros.simulation.appearance.garments import (
     load_garment,
 )
 from multihmr2_ros.simulation.appearance.regions import compute_body_regions
-from test.helpers.simulation_scenes import SHARED, body, person, scene, see
+from test.helpers.simulation_scenes import SHARED, body, make_person, make_scene, render_scene
 
 ASSETS = SHARED / "makehuman_assets"
 HEADER = "basemesh hm08\ntag Shoes\nname patch\nobj_file patch.obj\n"
@@ -42,7 +42,7 @@ VERTICES = "verts 0\n5\n0 1 2 0.2 0.3 0.5 0.1 0.0 0.0\n0 1 2 0.5 0.5 0.0 0.0 0.2
 OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 0\nvt 0 0\nf 1/1 2/1 4/1 3/1\n"
 
 
-def rest_body() -> np.ndarray:
+def make_rest_body() -> np.ndarray:
     """Return vertices (V, 3); 0 to 3 are the origin and the ends of MakeHuman's axes, 2 units long, in Anny's rest
     frame."""
     vertices = np.random.default_rng(0).normal(size=(BASE_VERTEX_COUNT, 3)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_a_garment_is_read(tmp_path: Path) -> None:
 
 
 def test_offsets_are_along_makehumans_axes_in_the_rest_pose(tmp_path: Path) -> None:
-    rest = rest_body()
+    rest = make_rest_body()
     fitted = FittedGarment(load_garment(write(tmp_path)), rest).fit(rest)
     expected = [
         rest[5],
@@ -80,7 +80,7 @@ def test_offsets_are_along_makehumans_axes_in_the_rest_pose(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scale", [0.6, 1.0, 1.7])
 def test_a_garment_turns_moves_and_grows_with_the_body(tmp_path: Path, scale: float) -> None:
-    rest = rest_body()
+    rest = make_rest_body()
     garment = FittedGarment(load_garment(write(tmp_path)), rest)
     turn = Rotation.random(random_state=1).as_matrix().astype(np.float32)
 
@@ -150,7 +150,7 @@ def test_makehumans_garments_lie_on_the_body_in_any_pose() -> None:
     files = list_garments(ASSETS)
     assert {file.kind for file in files} == set(GarmentKind)
     rest = compute_body_regions(body()).rest
-    posed = see(scene(person(3.0, 0.0, gait="walk"), width=32, height=24))[0].vertices[0]
+    posed = render_scene(make_scene(make_person(3.0, 0.0, gait="walk"), width=32, height=24))[0].vertices[0]
     surface = np.unique(body().faces)
     at_rest, walking = cKDTree(rest[surface]), cKDTree(posed[surface])
     for file in files:

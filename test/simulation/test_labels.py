@@ -27,12 +27,12 @@ from multihmr2_ros.camera import intrinsics_from_fov
 from multihmr2_ros.simulation.labels import Labels, draw_labels
 from multihmr2_ros.simulation.rendering.renderer import RenderedImage
 from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
-from test.helpers.simulation_scenes import SHARED, box, person, scene, see
+from test.helpers.simulation_scenes import SHARED, make_box, make_person, make_scene, render_scene
 
 LENS = np.array([-0.2, 0.03, 0.0, 0.0, 0.0])
 
 
-def joints_inside(rendered: RenderedImage, truth: Labels, row: int, dilation_px: int = 5) -> np.ndarray:
+def find_joints_inside(rendered: RenderedImage, truth: Labels, row: int, dilation_px: int = 5) -> np.ndarray:
     """Return a mask (163,) of the joints inside the person's dilated mask."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilation_px + 1, 2 * dilation_px + 1))
     mask = cv2.dilate((rendered.instances == row).astype(np.uint8), kernel)
@@ -57,16 +57,20 @@ def check_boxes(rendered: RenderedImage, truth: Labels) -> None:
 
 @pytest.mark.parametrize("distortion", [np.zeros(0), LENS])
 def test_labels_match_the_image(distortion: np.ndarray) -> None:
-    shown = scene(
-        person(3.0, 0.6, 7), person(4.0, -0.7, 3), person(3.5, -1.6, 9, gait="walk"), distortion=distortion, width=240
+    shown = make_scene(
+        make_person(3.0, 0.6, 7),
+        make_person(4.0, -0.7, 3),
+        make_person(3.5, -1.6, 9, gait="walk"),
+        distortion=distortion,
+        width=240,
     )
-    posed, rendered, truth = see(shown)
+    posed, rendered, truth = render_scene(shown)
     check_boxes(rendered, truth)
     assert truth.person_id.tolist() == [7, 3, 9]
     assert (truth.visible_fraction > 0.99).all()
     assert truth.findable.all()
     for row in range(3):
-        assert joints_inside(rendered, truth, row, dilation_px=2).mean() > 0.97
+        assert find_joints_inside(rendered, truth, row, dilation_px=2).mean() > 0.97
         u, v = np.floor(truth.location[row]).astype(int)
         assert rendered.instances[v, u] == row
     if not len(distortion):
@@ -78,10 +82,12 @@ def test_labels_match_the_image(distortion: np.ndarray) -> None:
 def test_a_person_cut_at_the_pelvis_is_half_visible() -> None:
     """Compared with the same view in an image that is tall enough for the whole person."""
     k = intrinsics_from_fov(np.deg2rad(40.0), 160, 120)
-    whole = see(scene(person(3.0, 0.0), k=k + np.array([[0, 0, 0], [0, 0, 100], [0, 0, 0]]), height=320))
+    whole = render_scene(
+        make_scene(make_person(3.0, 0.0), k=k + np.array([[0, 0, 0], [0, 0, 100], [0, 0, 0]]), height=320)
+    )
     pelvis_row = int((whole[0].joints[0, 0] @ whole[2].k.T)[1] / whole[0].joints[0, 0, 2])
     assert whole[2].visible_fraction[0] == 1.0
-    cut = see(scene(person(3.0, 0.0), k=whole[2].k, height=pelvis_row))[2]
+    cut = render_scene(make_scene(make_person(3.0, 0.0), k=whole[2].k, height=pelvis_row))[2]
     expected = cut.visible_pixels[0] / whole[2].visible_pixels[0]
     assert 0.4 < expected < 0.7
     assert cut.visible_fraction[0] == pytest.approx(expected, abs=0.02)
@@ -89,8 +95,8 @@ def test_a_person_cut_at_the_pelvis_is_half_visible() -> None:
 
 
 def test_a_person_behind_others_is_visible_in_part() -> None:
-    alone = see(scene(person(4.0, 0.0)))[2]
-    both = see(scene(person(4.0, 0.0), person(2.0, 0.1, 1)))[2]
+    alone = render_scene(make_scene(make_person(4.0, 0.0)))[2]
+    both = render_scene(make_scene(make_person(4.0, 0.0), make_person(2.0, 0.1, 1)))[2]
     assert both.visible_fraction[0] == pytest.approx(both.visible_pixels[0] / alone.visible_pixels[0], abs=0.05)
     assert both.visible_fraction[0] < 0.7
     assert both.visible_fraction[1] == 1.0
@@ -99,13 +105,13 @@ def test_a_person_behind_others_is_visible_in_part() -> None:
 @pytest.mark.parametrize(
     ("x", "y", "obstacles"),
     [
-        (4.0, 0.0, (box(2.0, 0.0, 1.5, (0.2, 2.0, 3.0)),)),  # behind a wall
+        (4.0, 0.0, (make_box(2.0, 0.0, 1.5, (0.2, 2.0, 3.0)),)),  # behind a wall
         (-3.0, 0.0, ()),  # behind the camera
         (3.0, 6.0, ()),  # outside of the image
     ],
 )
 def test_hidden_people_are_not_visible(x: float, y: float, obstacles: tuple) -> None:
-    _, rendered, truth = see(scene(person(x, y), obstacles=obstacles))
+    _, rendered, truth = render_scene(make_scene(make_person(x, y), obstacles=obstacles))
     assert truth.visible_fraction.tolist() == [0.0]
     assert truth.visible_pixels.tolist() == [0]
     assert np.isnan(truth.visible_box).all()
@@ -115,7 +121,7 @@ def test_hidden_people_are_not_visible(x: float, y: float, obstacles: tuple) -> 
 
 
 def test_no_people_no_rows() -> None:
-    truth = see(scene())[2]
+    truth = render_scene(make_scene())[2]
     for field in dataclasses.fields(truth):
         value = getattr(truth, field.name)
         if field.name not in ("k", "image_size"):
@@ -125,7 +131,7 @@ def test_no_people_no_rows() -> None:
 
 
 def test_small_people_are_not_findable() -> None:
-    truth = see(scene(person(30.0, 0.0), person(3.0, 1.0, 1)))[2]
+    truth = render_scene(make_scene(make_person(30.0, 0.0), make_person(3.0, 1.0, 1)))[2]
     assert truth.findable.tolist() == [False, True]
 
 
@@ -146,13 +152,13 @@ def test_random_scenes(folders: bool) -> None:
     inside: list[float] = []
     for seed in range(100):
         shown = sample_scene(np.random.default_rng(seed), options)
-        _, rendered, truth = see(shown, seed=seed)
+        _, rendered, truth = render_scene(shown, seed=seed)
         check_boxes(rendered, truth)
         assert rendered.image.std() > 0
         for row in np.flatnonzero(truth.visible_fraction == 1.0):
-            inside.append(float(joints_inside(rendered, truth, row).mean()))
+            inside.append(float(find_joints_inside(rendered, truth, row).mean()))
         if seed % 10 == 0:
-            later = see(shown, seed=seed, time_s=0.5)[2]
+            later = render_scene(shown, seed=seed, time_s=0.5)[2]
             assert later.person_id.tolist() == truth.person_id.tolist()
             np.testing.assert_array_equal(later.shape, truth.shape)
             np.testing.assert_allclose(later.stature, truth.stature)

@@ -54,7 +54,7 @@ def body() -> Body:
     return Body("low")
 
 
-def moving(clip: Clip, speed_mps: float = 0.0) -> Scene:
+def make_moving_scene(clip: Clip, speed_mps: float = 0.0) -> Scene:
     """Return an adult in front of a camera that looks along x, without surroundings, which poses do not need."""
     nothing: Any = None
     path = MotionPath(clip, 4.0, 0.5, 1.0) if isinstance(clip, MotionClip) else ArcPath(4.0, 0.5, 1.0, speed_mps, 0.3)
@@ -62,18 +62,18 @@ def moving(clip: Clip, speed_mps: float = 0.0) -> Scene:
     return Scene(0, (Person(1, ADULT, clip, path, nothing),), camera, (), nothing, nothing, 10.0, DURATION_S)
 
 
-def built_in(gait: str) -> tuple[GaitClip, float]:
+def make_built_in(gait: str) -> tuple[GaitClip, float]:
     """Return a gait and the highest speed of its kind in three samples."""
     generator = np.random.default_rng(0)
     speed = max(sample_speed(generator, gait, GaitStyle(leg_m=LEG_M)) for _ in range(3))
     return GaitClip(gait, GaitStyle(leg_m=LEG_M, speed_mps=speed)), speed
 
 
-def staged(*gaits: str) -> StagedClip:
-    return StagedClip(tuple(0.6 * i for i in range(len(gaits))), tuple(built_in(gait)[0] for gait in gaits))
+def make_staged(*gaits: str) -> StagedClip:
+    return StagedClip(tuple(0.6 * i for i in range(len(gaits))), tuple(make_built_in(gait)[0] for gait in gaits))
 
 
-def recorded(name: str) -> MotionClip:
+def load_recorded(name: str) -> MotionClip:
     """Return the end of a recording and its continuation: from the beginning again, or backwards."""
     motion = load_motion(MOTIONS / f"{name}.bvh")
     return MotionClip(motion, max(MARGIN_S, motion.duration_s - DURATION_S + FADE_S), LEG_M, mirrored=False)
@@ -99,7 +99,7 @@ def check(scene: Scene, body: Body) -> PelvisTrajectory:
 
 @pytest.mark.parametrize("gait", GAITS)
 def test_built_in_behaviors_have_no_jolts(body: Body, gait: str) -> None:
-    scene = moving(*built_in(gait))
+    scene = make_moving_scene(*make_built_in(gait))
     ground = check(scene, body)
     times = np.arange(0.0, DURATION_S, 0.1)
     off = [ground.compute_heights(time) for time in times] - compute_ground_heights(scene.people[0], times, body)[
@@ -112,23 +112,23 @@ def test_built_in_behaviors_have_no_jolts(body: Body, gait: str) -> None:
     "gaits", [("run", "stand", "kneel"), ("sit_on_floor", "walk", "crouch"), ("lie", "cheer", "bend")]
 )
 def test_changes_of_behavior_have_no_jolts(body: Body, gaits: tuple[str, ...]) -> None:
-    check(moving(staged(*gaits)), body)
+    check(make_moving_scene(make_staged(*gaits)), body)
 
 
 def test_random_poses_have_no_jolts(body: Body) -> None:
     for seed in range(3):
         generator = np.random.default_rng(seed)
-        check(moving(RandomClip(sample_angles(generator), sample_angles(generator), 2.0, 0.1)), body)
+        check(make_moving_scene(RandomClip(sample_angles(generator), sample_angles(generator), 2.0, 0.1)), body)
 
 
 @pytest.mark.skipif(not RECORDINGS, reason="the folder of motions is not here")
 @pytest.mark.parametrize("name", RECORDINGS or ["none"])
 def test_recorded_motions_have_no_jolts(body: Body, name: str) -> None:
-    check(moving(recorded(name)), body)
+    check(make_moving_scene(load_recorded(name)), body)
 
 
 def test_images_contain_the_labeled_people(body: Body) -> None:
-    scene = moving(*built_in("run"))
+    scene = make_moving_scene(*make_built_in("run"))
     ground = compute_pelvis_trajectory(scene, body)
     for time in (0.0, 0.13, 1.4):
         posed = pose_scene(scene, time, body, ground.compute_heights(time))
@@ -137,7 +137,7 @@ def test_images_contain_the_labeled_people(body: Body) -> None:
 
 
 def test_runners_bounce_and_are_as_high_as_those_put_on_the_ground(body: Body) -> None:
-    scene = moving(*built_in("run"))
+    scene = make_moving_scene(*make_built_in("run"))
     ground, times = compute_pelvis_trajectory(scene, body), np.arange(0.0, DURATION_S, 0.02)
     heights = np.array([ground.compute_heights(time)[0] for time in times])
     assert 0.02 < np.ptp(heights) < 0.15
@@ -145,7 +145,7 @@ def test_runners_bounce_and_are_as_high_as_those_put_on_the_ground(body: Body) -
 
 
 def test_seated_heights_are_those_of_a_still(body: Body) -> None:
-    scene = moving(*built_in("crawl"))
+    scene = make_moving_scene(*make_built_in("crawl"))
     times = np.array([0.0, 0.4])
     for time, height in zip(times, compute_ground_heights(scene.people[0], times, body), strict=True):
         posed = pose_scene(scene, time, body)
@@ -154,7 +154,7 @@ def test_seated_heights_are_those_of_a_still(body: Body) -> None:
 
 def test_footing_of_a_still_and_without_people(body: Body) -> None:
     nothing: Any = None
-    still, camera = moving(*built_in("walk")), moving(*built_in("walk")).camera
+    still, camera = make_moving_scene(*make_built_in("walk")), make_moving_scene(*make_built_in("walk")).camera
     alone = compute_pelvis_trajectory(Scene(0, still.people, camera, (), nothing, nothing, 10.0, 0.0), body)
     assert torch.isfinite(torch.from_numpy(alone.compute_velocity(0.0))).all()
     nobody = compute_pelvis_trajectory(Scene(0, (), camera, (), nothing, nothing, 10.0, 1.0), body)

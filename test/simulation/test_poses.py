@@ -32,7 +32,7 @@ from multihmr2_ros.simulation.motion.random_poses import (
     pose_from_random_angles,
     sample_angles,
 )
-from test.helpers.motion_cases import direction, posed
+from test.helpers.motion_cases import compute_direction, make_posed
 
 AGES = (0.0, 0.2, 1 / 3, 2 / 3, 1.0)
 UPRIGHT = ("stand", "walk", "run", "turn", "wave", "reach", "cheer", "sit", "sit_on_floor", "kneel")
@@ -50,14 +50,14 @@ def test_resting_bones_are_those_of_the_posed_body(body: Body) -> None:
 
 @pytest.mark.parametrize("age", AGES)
 def test_standing_is_upright_at_every_age(body: Body, age: float) -> None:
-    joints = posed(body, pose_from_angles(Trunk(), (Arm(0, 0, 0, 0),) * 2, (Leg(),) * 2), age)
-    assert direction(joints, "root", "head")[2] > 0.95
+    joints = make_posed(body, pose_from_angles(Trunk(), (Arm(0, 0, 0, 0),) * 2, (Leg(),) * 2), age)
+    assert compute_direction(joints, "root", "head")[2] > 0.95
     for letter, left in (("L", 1.0), ("R", -1.0)):
-        leg = direction(joints, f"upperleg01.{letter}", f"foot.{letter}")
+        leg = compute_direction(joints, f"upperleg01.{letter}", f"foot.{letter}")
         assert leg[2] < -0.97
         assert abs(leg[1]) < 1e-3  # in one sagittal plane
         for bones in (("upperarm01", "lowerarm01"), ("lowerarm01", "wrist")):
-            hanging = direction(joints, *(f"{bone}.{letter}" for bone in bones))
+            hanging = compute_direction(joints, *(f"{bone}.{letter}" for bone in bones))
             np.testing.assert_allclose(hanging, [0.0, 0.0, -1.0], atol=1e-3)
         assert joints[f"wrist.{letter}"][1] * left > 0.05
         assert joints[f"foot.{letter}"][1] * left > 0.02
@@ -77,21 +77,21 @@ ARM_CASES = [
 @pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize(("arm", "upper", "lower"), ARM_CASES)
 def test_arms_point_where_their_angles_say(body: Body, age: float, arm: Arm, upper: tuple, lower: tuple) -> None:
-    joints = posed(body, pose_from_angles(Trunk(), (arm, arm), (Leg(), Leg())), age)
+    joints = make_posed(body, pose_from_angles(Trunk(), (arm, arm), (Leg(), Leg())), age)
     for letter, side in (("L", 1.0), ("R", -1.0)):
         mirror = np.array([1.0, side, 1.0])
         found = (
-            direction(joints, f"upperarm01.{letter}", f"lowerarm01.{letter}"),
-            direction(joints, f"lowerarm01.{letter}", f"wrist.{letter}"),
+            compute_direction(joints, f"upperarm01.{letter}", f"lowerarm01.{letter}"),
+            compute_direction(joints, f"lowerarm01.{letter}", f"wrist.{letter}"),
         )
         np.testing.assert_allclose(found, np.array([upper, lower]) * mirror, atol=2e-3)
 
 
 def test_legs_point_where_their_angles_say(body: Body) -> None:
-    joints = posed(body, pose_from_angles(Trunk(), (Arm(), Arm()), (Leg(1.5, 0, 0, 1.5), Leg(0, 0.5, 0, 0))))
-    assert direction(joints, "upperleg01.L", "lowerleg01.L")[0] > 0.95  # hips flex forward
-    assert direction(joints, "lowerleg01.L", "foot.L")[2] < -0.95  # knees bend backward
-    assert direction(joints, "upperleg01.R", "foot.R")[1] == pytest.approx(-np.sin(0.5), abs=0.02)
+    joints = make_posed(body, pose_from_angles(Trunk(), (Arm(), Arm()), (Leg(1.5, 0, 0, 1.5), Leg(0, 0.5, 0, 0))))
+    assert compute_direction(joints, "upperleg01.L", "lowerleg01.L")[0] > 0.95  # hips flex forward
+    assert compute_direction(joints, "lowerleg01.L", "foot.L")[2] < -0.95  # knees bend backward
+    assert compute_direction(joints, "upperleg01.R", "foot.R")[1] == pytest.approx(-np.sin(0.5), abs=0.02)
 
 
 @pytest.mark.parametrize("gait", GAITS)
@@ -113,23 +113,23 @@ def test_gaits_respect_joints(gait: str) -> None:
 @pytest.mark.parametrize("gait", UPRIGHT)
 def test_upright_gaits_have_the_head_above_the_pelvis(body: Body, gait: str) -> None:
     for style in MANNERS[:3]:
-        joints = posed(body, GaitClip(gait, style).pose(0.3))
-        assert direction(joints, "root", "head")[2] > 0.85
+        joints = make_posed(body, GaitClip(gait, style).pose(0.3))
+        assert compute_direction(joints, "root", "head")[2] > 0.85
         assert joints["root"][2] > joints["foot.L"][2] or gait == "sit_on_floor"
 
 
 def test_lying_and_crawling_are_not_upright(body: Body) -> None:
     for variant in (0.1, 0.4, 0.6, 0.9):
-        joints = posed(body, GaitClip("lie", GaitStyle(variant=variant)).pose(0.0))
-        assert abs(direction(joints, "root", "head")[2]) < 0.5
-    joints = posed(body, GaitClip("crawl", GaitStyle(speed_mps=0.3)).pose(0.0))
-    assert direction(joints, "root", "head")[0] > 0.8  # head first
+        joints = make_posed(body, GaitClip("lie", GaitStyle(variant=variant)).pose(0.0))
+        assert abs(compute_direction(joints, "root", "head")[2]) < 0.5
+    joints = make_posed(body, GaitClip("crawl", GaitStyle(speed_mps=0.3)).pose(0.0))
+    assert compute_direction(joints, "root", "head")[0] > 0.8  # head first
     assert all(joints[name][2] < joints["root"][2] - 0.3 for name in ("wrist.L", "wrist.R", "foot.L", "lowerleg01.R"))
 
 
 @pytest.mark.parametrize(("side", "waving", "other"), [(-1.0, "R", "L"), (1.0, "L", "R")])
 def test_the_hand_that_waves_is_the_one_that_was_asked_for(body: Body, side: float, waving: str, other: str) -> None:
-    joints = posed(body, GaitClip("wave", GaitStyle(side=side)).pose(0.2))
+    joints = make_posed(body, GaitClip("wave", GaitStyle(side=side)).pose(0.2))
     assert joints[f"wrist.{waving}"][2] > joints[f"upperarm01.{waving}"][2] > joints[f"wrist.{other}"][2]
     assert joints[f"wrist.{waving}"][1] * side > 0.3
 
@@ -141,7 +141,7 @@ def test_feet_on_the_ground_do_not_slide(body: Body, gait: str, speed: float, sl
     times, step = np.arange(0.0, 1.5, 0.1), 0.01
     slowest = []
     for time in times:
-        before, after = posed(body, clip.pose(time)), posed(body, clip.pose(time + step))
+        before, after = make_posed(body, clip.pose(time)), make_posed(body, clip.pose(time + step))
         moved = [
             (after[f"foot.{s}"] - after["root"] - before[f"foot.{s}"] + before["root"])[0] / step + speed for s in "LR"
         ]

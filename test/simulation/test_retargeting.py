@@ -28,7 +28,7 @@ from multihmr2_ros.simulation.motion.paths import ArcPath, MotionPath
 from multihmr2_ros.simulation.motion.pose import SEGMENTS, SIDES, Pose
 from multihmr2_ros.simulation.motion.retarget import Motion, list_motion_files, load_motion, retarget
 from test import paths
-from test.helpers.motion_cases import direction, posed, rig
+from test.helpers.motion_cases import compute_direction, make_posed, make_rig
 
 MOTIONS = paths.SHARED / "data" / "motions"
 needs_motions = pytest.mark.skipif(not MOTIONS.is_dir(), reason="the folder of motions is not here")
@@ -38,7 +38,7 @@ FAMILIES = ["deepmimic_walk", "cmu_131_01", "animateddrawings_dab", "animateddra
 
 def test_retargeting_finds_directions_and_travel() -> None:
     still = {"left_knee": (0, 60, 0), "left_hip": (0, -60, 0)}  # the left thigh forward, the shin down
-    motion = retarget(parse_bvh(rig(still, {**still, "position": (0, 95, 90)}).encode()))
+    motion = retarget(parse_bvh(make_rig(still, {**still, "position": (0, 95, 90)}).encode()))
     pose = Pose(motion.orientation[0].astype(float))
     np.testing.assert_allclose(pose["pelvis"], np.eye(3), atol=1e-6)
     np.testing.assert_allclose(-pose["left_upper_arm"][:, 2], [0, 1, 0], atol=1e-6)
@@ -51,7 +51,9 @@ def test_retargeting_finds_directions_and_travel() -> None:
 
 def test_jumps_rise_and_drift_does_not() -> None:
     def lifted(heights: np.ndarray) -> np.ndarray:
-        return retarget(parse_bvh(rig(*({"position": (0, 95 + height, 0)} for height in heights)).encode())).clearance
+        return retarget(
+            parse_bvh(make_rig(*({"position": (0, 95 + height, 0)} for height in heights)).encode())
+        ).clearance
 
     jump = np.zeros(60)
     jump[25:32] = 30.0  # 0.35 s, a third of a leg length
@@ -61,7 +63,7 @@ def test_jumps_rise_and_drift_does_not() -> None:
 
 
 def test_mirrored_motion_swaps_the_sides() -> None:
-    motion = retarget(parse_bvh(rig({"left_shoulder": (-80, 0, 0)}, {"left_shoulder": (-80, 0, 0)}).encode()))
+    motion = retarget(parse_bvh(make_rig({"left_shoulder": (-80, 0, 0)}, {"left_shoulder": (-80, 0, 0)}).encode()))
     plain, mirrored = (MotionClip(motion, 0.0, 0.9, mirror).pose(0.02) for mirror in (False, True))
     flip = np.diag([1.0, -1.0, 1.0])
     for one, other in (("left_upper_arm", "right_upper_arm"), ("right_shin", "left_shin"), ("pelvis", "pelvis")):
@@ -70,18 +72,18 @@ def test_mirrored_motion_swaps_the_sides() -> None:
     assert mirrored["right_upper_arm"][2, 2] > 0.9
 
 
-def walk_of(*places: tuple[float, float, float], degrees: float = 0.0) -> Motion:
+def make_walk(*places: tuple[float, float, float], degrees: float = 0.0) -> Motion:
     """Return a recording of a person at places (x left, y up, z forward; 90 units are a leg length); 0.05 s per frame.
 
     degrees: rotation of the person by the end.
     """
     turns = np.linspace(0.0, degrees, len(places))
     frames = ({"position": place, "hips": (0, 0, turn)} for place, turn in zip(places, turns, strict=True))
-    return retarget(parse_bvh(rig(*frames).encode()))
+    return retarget(parse_bvh(make_rig(*frames).encode()))
 
 
 def test_motion_paths_go_where_the_recording_goes() -> None:
-    motion = walk_of((0, 95, 0), (0, 95, 90), (0, 95, 180))
+    motion = make_walk((0, 95, 0), (0, 95, 90), (0, 95, 180))
     path = MotionPath(MotionClip(motion, 0.0, 0.5, False), 3.0, 4.0, np.pi / 2, at_s=0.05)
     np.testing.assert_allclose(path.compute_position(0.05), [3.0, 4.0], atol=1e-9)
     np.testing.assert_allclose(path.compute_position(0.07), [3.0, 4.2], atol=1e-6)
@@ -90,7 +92,7 @@ def test_motion_paths_go_where_the_recording_goes() -> None:
 
 def test_recorded_walks_move_forward_only() -> None:
     """One leg length per frame, forward; the last quarter of a recording this short blends into the next repetition."""
-    clip = MotionClip(walk_of(*((0.0, 95.0, 90.0 * step) for step in range(21))), 0.3, 1.0, False)
+    clip = MotionClip(make_walk(*((0.0, 95.0, 90.0 * step) for step in range(21))), 0.3, 1.0, False)
     places = np.array([clip.compute_travel(time) for time in np.linspace(0.0, 5.0, 201)])
     np.testing.assert_allclose(np.diff(places[:, 0]), 0.5, atol=1e-6)
     np.testing.assert_allclose(places[:, 1], 0.0, atol=1e-6)
@@ -99,7 +101,7 @@ def test_recorded_walks_move_forward_only() -> None:
 def test_a_walk_that_turns_continues_in_a_circle() -> None:
     degrees = 90.0
     angles = np.radians(np.linspace(0.0, degrees, 41))
-    corner = walk_of(*((300 * (1 - np.cos(a)), 95.0, 300 * np.sin(a)) for a in angles), degrees=degrees)
+    corner = make_walk(*((300 * (1 - np.cos(a)), 95.0, 300 * np.sin(a)) for a in angles), degrees=degrees)
     for mirrored in (False, True):
         clip = MotionClip(corner, 0.0, 0.9, mirrored)
         center = np.array([0.0, -3.0 if mirrored else 3.0])  # to the left
@@ -111,8 +113,8 @@ def test_a_walk_that_turns_continues_in_a_circle() -> None:
 
 
 def test_repetitions_have_no_jumps() -> None:
-    lifted = walk_of(*((0.0, 95.0, 9.0 * step) for step in range(31)))
-    raised = retarget(parse_bvh(rig(*({"left_shoulder": (-3.0 * step, 0, 0)} for step in range(31))).encode()))
+    lifted = make_walk(*((0.0, 95.0, 9.0 * step) for step in range(31)))
+    raised = retarget(parse_bvh(make_rig(*({"left_shoulder": (-3.0 * step, 0, 0)} for step in range(31))).encode()))
     for motion in (lifted, raised):
         clip = MotionClip(motion, 0.0, 0.9, False)
         poses = [clip.pose(time) for time in np.arange(0.0, 4.0, 0.01)]
@@ -122,7 +124,7 @@ def test_repetitions_have_no_jumps() -> None:
 
 def test_a_clip_of_getting_up_is_reversed_not_cut() -> None:
     lying = {"hips": (0, 90, 0)}
-    rising = retarget(parse_bvh(rig({}, {"hips": (0, 45, 0)}, lying).encode()))
+    rising = retarget(parse_bvh(make_rig({}, {"hips": (0, 45, 0)}, lying).encode()))
     clip = MotionClip(rising, 0.0, 0.9, False)
     for time in (0.01, 0.04, 0.07):
         np.testing.assert_allclose(clip.pose(0.2 - time).orientation, clip.pose(time).orientation, atol=1e-6)
@@ -166,9 +168,9 @@ def test_limbs_of_the_body_point_as_the_recorded_ones(body: Body, name: str) -> 
     frame = len(motion.travel) // 2
     step = round(motion.frame_s / bvh.frame_s)
     recorded = (places[elbow] - places[shoulder])[frame * step]
-    joints = posed(body, Pose(motion.orientation[frame].astype(float)))
+    joints = make_posed(body, Pose(motion.orientation[frame].astype(float)))
     up = 2 if name in ("makehuman_walk1", "animateddrawings_dab") else 1  # the axis that is up in the file
-    found = direction(joints, "upperarm01.L", "lowerarm01.L")
+    found = compute_direction(joints, "upperarm01.L", "lowerarm01.L")
     assert found[2] == pytest.approx(recorded[up] / np.linalg.norm(recorded), abs=0.01)
 
 

@@ -44,16 +44,16 @@ def stills() -> list[Scene]:
     return [sample_scene(np.random.default_rng(seed), SceneOptions()) for seed in range(200)]
 
 
-def data_of(value: Any) -> Any:
+def get_data(value: Any) -> Any:
     """Return a scene as nested tuples that compare by value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return (type(value).__name__, *(data_of(getattr(value, entry.name)) for entry in dataclasses.fields(value)))
+        return (type(value).__name__, *(get_data(getattr(value, entry.name)) for entry in dataclasses.fields(value)))
     if isinstance(value, tuple | list):
-        return tuple(data_of(entry) for entry in value)
+        return tuple(get_data(entry) for entry in value)
     return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
-def scene_of(*people: Person, height_m: float = 1.2, pitch_rad: float = 0.0) -> Scene:
+def make_scene(*people: Person, height_m: float = 1.2, pitch_rad: float = 0.0) -> Scene:
     """Return people in front of a camera at the origin that looks along x, without surroundings, which poses do not
     need."""
     k = np.array([[300.0, 0.0, 160.0], [0.0, 300.0, 120.0], [0.0, 0.0, 1.0]])
@@ -62,12 +62,12 @@ def scene_of(*people: Person, height_m: float = 1.2, pitch_rad: float = 0.0) -> 
     return Scene(0, people, camera, (), nothing, nothing, 10.0, 0.0)
 
 
-def person(gait: str, x: float, y: float, heading: float, person_id: int = 1, **style: Any) -> Person:
+def make_person(gait: str, x: float, y: float, heading: float, person_id: int = 1, **style: Any) -> Person:
     nothing: Any = None
     return Person(person_id, ADULT, GaitClip(gait, GaitStyle(**style)), ArcPath(x, y, heading), nothing)
 
 
-def heights(posed: PosedScene, body: Body) -> np.ndarray:
+def compute_heights(posed: PosedScene, body: Body) -> np.ndarray:
     """Return heights (n, V) m of the surface vertices above the ground."""
     vertices = posed.vertices[:, body.surface_vertices.numpy()]
     return (vertices @ posed.world_from_camera[:3, :3].T + posed.world_from_camera[:3, 3])[..., 2]
@@ -76,8 +76,8 @@ def heights(posed: PosedScene, body: Body) -> np.ndarray:
 def test_same_seed_same_scene() -> None:
     options = SceneOptions(duration_s=3.0, moving_camera=True)
     first, again, other = (sample_scene(np.random.default_rng(seed), options) for seed in (5, 5, 6))
-    assert data_of(first) == data_of(again)
-    assert data_of(first) != data_of(other)
+    assert get_data(first) == get_data(again)
+    assert get_data(first) != get_data(other)
 
 
 def test_options_are_kept(stills: list[Scene]) -> None:
@@ -217,11 +217,11 @@ def test_moving_cameras_drive_like_robots() -> None:
 
 def test_people_stand_on_the_ground_on_their_path(body: Body) -> None:
     people = [
-        person(gait, 3.0 + i, 0.5 * i, 1.0 * i, i + 5) for i, gait in enumerate(("stand", "sit", "lie", "crouch"))
+        make_person(gait, 3.0 + i, 0.5 * i, 1.0 * i, i + 5) for i, gait in enumerate(("stand", "sit", "lie", "crouch"))
     ]
-    posed = pose_scene(scene_of(*people, pitch_rad=0.3), 0.7, body)
+    posed = pose_scene(make_scene(*people, pitch_rad=0.3), 0.7, body)
     assert posed.person_id.tolist() == [5, 6, 7, 8]
-    np.testing.assert_allclose(heights(posed, body).min(axis=1), 0.0, atol=1e-4)
+    np.testing.assert_allclose(compute_heights(posed, body).min(axis=1), 0.0, atol=1e-4)
     pelvis = posed.joints[:, 0] @ posed.world_from_camera[:3, :3].T + posed.world_from_camera[:3, 3]
     np.testing.assert_allclose(pelvis[:, :2], [[3.0, 0.0], [4.0, 0.5], [5.0, 1.0], [6.0, 1.5]], atol=1e-4)
     np.testing.assert_array_equal(posed.center, posed.vertices[:, body.center_vertex])
@@ -231,8 +231,8 @@ def test_people_stand_on_the_ground_on_their_path(body: Body) -> None:
 def test_people_face_where_they_head(body: Body) -> None:
     """Image right is +x, down is +y: heads are above pelvises; the right hand of a person facing the camera is on the
     left."""
-    facing, away = person("wave", 3.0, 0.0, np.pi, 1, side=-1.0), person("wave", 3.0, 1.0, 0.0, 2, side=-1.0)
-    posed = pose_scene(scene_of(facing, away), 0.2, body)
+    facing, away = make_person("wave", 3.0, 0.0, np.pi, 1, side=-1.0), make_person("wave", 3.0, 1.0, 0.0, 2, side=-1.0)
+    posed = pose_scene(make_scene(facing, away), 0.2, body)
     row = body.bone_labels.index
     head, pelvis, right = (posed.joints[:, row(name)] for name in ("head", "root", "wrist.R"))
     assert (head[:, 1] < pelvis[:, 1] - 0.4).all()
@@ -247,7 +247,7 @@ def test_people_face_where_they_head(body: Body) -> None:
 
 
 def test_rotations_reproduce_the_vertices(body: Body) -> None:
-    posed = pose_scene(scene_of(person("walk", 3.0, 0.0, 2.0, speed_mps=1.2)), 0.4, body)
+    posed = pose_scene(make_scene(make_person("walk", 3.0, 0.0, 2.0, speed_mps=1.2)), 0.4, body)
     with torch.no_grad():
         again = body(torch.from_numpy(posed.shape), torch.from_numpy(posed.rotations))
     moved = again.vertices.numpy() + (posed.joints[:, :1] - again.joints.numpy()[:, :1])
@@ -256,14 +256,16 @@ def test_rotations_reproduce_the_vertices(body: Body) -> None:
 
 
 def test_runners_leave_the_ground_and_sitters_do_not(body: Body) -> None:
-    runner = person("run", 4.0, 0.0, 1.0, speed_mps=3.0)
-    lowest = [heights(pose_scene(scene_of(runner), time, body), body).min() for time in np.linspace(0.0, 0.7, 15)]
+    runner = make_person("run", 4.0, 0.0, 1.0, speed_mps=3.0)
+    lowest = [
+        compute_heights(pose_scene(make_scene(runner), time, body), body).min() for time in np.linspace(0.0, 0.7, 15)
+    ]
     assert min(lowest) == pytest.approx(0.0, abs=1e-4)
     assert 0.03 < max(lowest) < 0.2
 
 
 def test_scenes_without_people_are_empty(body: Body) -> None:
-    posed = pose_scene(scene_of(), 0.0, body)
+    posed = pose_scene(make_scene(), 0.0, body)
     assert posed.vertices.shape == (0, body.vertex_count, 3)
     assert posed.rotations.shape == (0, 163, 3, 3)
     assert posed.person_id.shape == posed.stature.shape == (0,)
@@ -284,7 +286,7 @@ def test_recorded_motions_are_used_where_they_are(body: Body) -> None:
     clips = [person.clip for scene in scenes for person in scene.people]
     assert 0.15 < np.mean([isinstance(clip, MotionClip) for clip in clips]) < 0.6
     for scene in scenes[:4]:
-        lowest = heights(pose_scene(scene, 0.5, body), body).min(axis=1)
+        lowest = compute_heights(pose_scene(scene, 0.5, body), body).min(axis=1)
         assert (lowest > -1e-4).all()
         assert (lowest < 0.6).all()
 

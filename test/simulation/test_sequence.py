@@ -55,11 +55,11 @@ def track(person: Person, times: np.ndarray = TIMES) -> np.ndarray:
     return np.array([person.path.compute_position(time) for time in times])
 
 
-def roamers(scenes: list[Scene]) -> list[tuple[Scene, Person]]:
+def make_roamers(scenes: list[Scene]) -> list[tuple[Scene, Person]]:
     return [(scene, person) for scene in scenes for person in scene.people if isinstance(person.path, TablePath)]
 
 
-def bearings(scene: Scene, places: np.ndarray, times: np.ndarray = TIMES) -> np.ndarray:
+def compute_bearings(scene: Scene, places: np.ndarray, times: np.ndarray = TIMES) -> np.ndarray:
     """Return the horizontal positions (t,) in the image: −1 to 1 inside, infinite behind the camera."""
     found = []
     for place, time in zip(places, times, strict=True):
@@ -74,7 +74,7 @@ def test_scenes_have_the_requested_number_of_people(scenes: list[Scene]) -> None
 
 
 def test_most_people_go_about(scenes: list[Scene]) -> None:
-    going = roamers(scenes)
+    going = make_roamers(scenes)
     assert len(going) > 0.5 * sum(len(scene.people) for scene in scenes)
     distances = [np.linalg.norm(np.diff(track(person), axis=0), axis=1).sum() for _, person in going]
     assert np.median(distances) > 3.0
@@ -83,7 +83,7 @@ def test_most_people_go_about(scenes: list[Scene]) -> None:
 
 
 def test_people_stay_mostly_in_view_and_some_return(scenes: list[Scene]) -> None:
-    inside = [np.abs(bearings(scene, track(person))) < 1.1 for scene, person in roamers(scenes)]
+    inside = [np.abs(compute_bearings(scene, track(person))) < 1.1 for scene, person in make_roamers(scenes)]
     assert min(np.mean(each) for each in inside) > 0.5
     assert any(not each[:-10].all() and each[np.flatnonzero(~each)[0] :].any() for each in inside)
 
@@ -91,7 +91,7 @@ def test_people_stay_mostly_in_view_and_some_return(scenes: list[Scene]) -> None
 def test_people_walk_in_the_direction_they_face_at_their_speed(scenes: list[Scene]) -> None:
     step = 0.05
     times = np.arange(0.0, DURATION_S, step)
-    for _, person in roamers(scenes):
+    for _, person in make_roamers(scenes):
         assert isinstance(person.clip, StagedClip)
         velocity = np.diff(track(person, times), axis=0) / step
         speed = np.linalg.norm(velocity, axis=1)
@@ -164,14 +164,14 @@ def test_strides_match_the_distance_walked() -> None:
         lambda time: np.array([100.0, 0.0]),
         lambda time: np.zeros((0, 3)),
     )
-    clip = roam_clip(style)
+    clip = make_roam_clip(style)
     np.testing.assert_allclose(path.compute_position(5.0) - path.compute_position(1.0), [4 * 1.3, 0.0], atol=1e-6)
     for time in (0.5, 2.0, 6.3):
         expected = GaitClip("walk", style).pose(time + 0.2)  # the table begins 0.2 s before time 0
         np.testing.assert_allclose(clip.pose(time).orientation, expected.orientation, atol=1e-6)
 
 
-def roam_clip(style: GaitStyle) -> StagedClip:
+def make_roam_clip(style: GaitStyle) -> StagedClip:
     clip, _ = simulate_roaming(
         np.random.default_rng(0),
         Behavior(GaitClip("walk", style), style.speed_mps, 0.4, 0.3),
@@ -202,10 +202,10 @@ def test_recorded_walks_are_bent_to_stay_in_view() -> None:
     going = []
     for seed in range(5):
         scene = sample_scene(np.random.default_rng(seed), options)
-        going += [(scene, person) for scene, person in roamers([scene]) if not isinstance(person.clip, StagedClip)]
+        going += [(scene, person) for scene, person in make_roamers([scene]) if not isinstance(person.clip, StagedClip)]
     assert len(going) >= 2
     for scene, person in going:
-        assert np.mean(np.abs(bearings(scene, track(person))) < 1.1) > 0.5
+        assert np.mean(np.abs(compute_bearings(scene, track(person))) < 1.1) > 0.5
         speed = np.linalg.norm(np.diff(track(person), axis=0), axis=1) / (TIMES[1] - TIMES[0])
         assert speed.max() < 6.0
 

@@ -41,16 +41,16 @@ from multihmr2_ros.training.augmentation import (
 )
 from multihmr2_ros.training.photometric import PhotometricConfig, distort_colors
 from multihmr2_ros.training.samples import Sample
-from test.helpers.training_samples import make_sample, vertex_pixels
+from test.helpers.training_samples import make_sample, project_vertices
 
 SIZE = (192, 144)
 
 
-def all_pixels(sample: Sample) -> np.ndarray:
+def find_all_pixels(sample: Sample) -> np.ndarray:
     """Return the pixels (n, V, 2) px of the people's low meshes."""
     assert sample.k is not None
     people = zip(sample.shape, sample.rotations, sample.centre, strict=True)
-    return np.stack([vertex_pixels(*person, sample.k) for person in people])
+    return np.stack([project_vertices(*person, sample.k) for person in people])
 
 
 def assert_consistent(sample: Sample) -> None:
@@ -66,7 +66,7 @@ def test_flipped_truth_projects_onto_the_flipped_image(seed: int) -> None:
     assert np.array_equal(flipped.image, sample.image[:, ::-1])
     assert_consistent(flipped)
     # The mirrored mesh has other vertex numbers: compare the extent of the silhouettes, and the joints one by one.
-    before, after = all_pixels(sample), all_pixels(flipped)
+    before, after = find_all_pixels(sample), find_all_pixels(flipped)
     width = sample.size[0]
     for mine, theirs in zip(before, after, strict=True):
         mirrored = np.array([width, 0]) + mine * [-1, 1]

@@ -36,7 +36,7 @@ from multihmr2_ros.training.feature_cache import (
     write_batch,
 )
 from test.helpers.movenet_network import make_batch, make_movenet_network
-from test.helpers.nano_network import nano_network
+from test.helpers.nano_network import make_nano_network
 from test.helpers.signals import send_signal_to_loop
 
 pytestmark = pytest.mark.usefixtures("one_thread", "without_curves")
@@ -153,7 +153,7 @@ def test_a_reference_model_has_the_encoder_of_the_features(
     tmp_path: Path, features: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint.save_network(make_movenet_network(1), tmp_path / "other.safetensors")
-    checkpoint.save_network(nano_network(), tmp_path / "without.safetensors")
+    checkpoint.save_network(make_nano_network(), tmp_path / "without.safetensors")
     options = [*features[1], "--device", "cpu", "--steps", "1", "--loader-workers", "0", "--out", str(tmp_path / "run")]
     for name in ("other", "without"):
         assert main([*options, "--consistency-with", str(tmp_path / f"{name}.safetensors")]) == 2

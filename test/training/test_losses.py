@@ -47,7 +47,7 @@ from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.matched_people import pose_people
 from multihmr2_ros.training.matching import Matches
 from multihmr2_ros.training.targets import Targets
-from test.helpers.nano_network import TINY, nano_network, random_targets
+from test.helpers.nano_network import TINY, make_nano_network, make_random_targets
 
 SIZE = (192, 256)
 OFF = {field.name: 0.0 for field in dataclasses.fields(LossConfig) if field.type == "float"}
@@ -67,7 +67,7 @@ def precise_body() -> Body:
     return Body("low").double()
 
 
-def in_double(targets: Targets) -> Targets:
+def to_double(targets: Targets) -> Targets:
     values = {field.name: getattr(targets, field.name) for field in dataclasses.fields(targets)}
     return Targets(**{name: v.double() if v.is_floating_point() else v for name, v in values.items()})
 
@@ -75,7 +75,7 @@ def in_double(targets: Targets) -> Targets:
 def case(seed: int = 0, images: int = 2, people: int = 2) -> tuple[MultiHMR2, Targets, TrainingOutputs]:
     """Return a double-precision case; every image has more queries than people, and every query is near a person."""
     torch.manual_seed(seed)
-    network, targets = nano_network(seed).double(), in_double(random_targets(images, people, SIZE))
+    network, targets = make_nano_network(seed).double(), to_double(make_random_targets(images, people, SIZE))
     queries = people + 1
     near = targets.location.repeat(1, 2, 1)[:, :queries] + 8 * torch.randn(images, queries, 2, dtype=torch.float64)
     layers = tuple(
@@ -150,8 +150,8 @@ def test_gradients_are_those_of_finite_differences(name: str, precise_body: Body
 
 def test_only_terms_with_a_weight_are_there(body: Body) -> None:
     network, targets, outputs = (item for item in case())
-    network, targets = network.float(), random_targets(2, 2, SIZE)
-    outputs = as_float(outputs)
+    network, targets = network.float(), make_random_targets(2, 2, SIZE)
+    outputs = to_float(outputs)
     assert compute_losses(network, outputs, targets, body, LossConfig(**OFF)) == {}
     for name in ("score", "joints", "angle"):
         assert set(compute_losses(network, outputs, targets, body, LossConfig(**{**OFF, name: 1.0}))) == {name}
@@ -160,7 +160,7 @@ def test_only_terms_with_a_weight_are_there(body: Body) -> None:
     torch.testing.assert_close(twice, 2 * once)
 
 
-def as_float(outputs: TrainingOutputs) -> TrainingOutputs:
+def to_float(outputs: TrainingOutputs) -> TrainingOutputs:
     layers = tuple(LayerOutputs(*(value.float() for value in vars(layer).values())) for layer in outputs.layers)
     assert outputs.heatmap is not None
     assert outputs.keypoint_maps is not None
@@ -179,7 +179,7 @@ def as_float(outputs: TrainingOutputs) -> TrainingOutputs:
 def single() -> tuple[MultiHMR2, Targets, TrainingOutputs]:
     network, _, outputs = case(seed=1)
     torch.manual_seed(1)
-    return network.float(), random_targets(2, 2, SIZE), as_float(outputs)
+    return network.float(), make_random_targets(2, 2, SIZE), to_float(outputs)
 
 
 MASKS = {
@@ -237,8 +237,8 @@ def test_keypoints_alone_supervise_position_and_pose(
 def test_the_truth_has_no_loss(body: Body) -> None:
     """With predictions as ground truth, every term of bodies and places is 0."""
     network, _, outputs = case(seed=2)
-    network, outputs = network.float(), as_float(outputs)
-    targets = random_targets(2, 3, SIZE)
+    network, outputs = network.float(), to_float(outputs)
+    targets = make_random_targets(2, 3, SIZE)
     with torch.no_grad():
         shape, rotations = network.person(outputs.queries)
         feature = network.person.track_feature(outputs.queries)
@@ -255,7 +255,7 @@ def test_the_truth_has_no_loss(body: Body) -> None:
 
 def test_columns_are_compared_before_they_are_made_orthonormal(body: Body) -> None:
     network, targets, outputs = case(images=1)
-    network, outputs, targets = network.float(), as_float(outputs), random_targets(1, 2, SIZE)
+    network, outputs, targets = network.float(), to_float(outputs), make_random_targets(1, 2, SIZE)
     weights = LossConfig(**{**OFF, "root": 1.0, "pose": 1.0, **dict.fromkeys(COLUMNS, 1.0)})
     with torch.no_grad():
         network.person.pose[2].weight.zero_()
@@ -316,7 +316,7 @@ def test_heatmap_marks_the_patch_of_the_centre() -> None:
 
 def test_keypoint_maps_mark_the_patches_of_projected_keypoints(body: Body) -> None:
     """The gradient raises only the patch of each keypoint and is 0 in the box of a person with unknown ones."""
-    targets = random_targets(1, 2, SIZE)
+    targets = make_random_targets(1, 2, SIZE)
     targets.location[0] = torch.tensor([[128.0, 96.0], [60.0, 60.0]])
     targets.centre[0] = back_project(targets.location[:1], torch.full((1, 2), 4.0), targets.k)[0]
     targets.box[0, 1] = torch.tensor([32.0, 32.0, 80.0, 96.0])
@@ -326,7 +326,7 @@ def test_keypoint_maps_mark_the_patches_of_projected_keypoints(body: Body) -> No
     outputs = TrainingOutputs(
         (layer,), torch.zeros(1, 2, TINY.decoder_width), None, torch.ones(1), targets.k, SIZE, logit
     )
-    compute_losses(nano_network(), outputs, targets, body, LossConfig(**(OFF | {"keypoint_map": 1.0})))[
+    compute_losses(make_nano_network(), outputs, targets, body, LossConfig(**(OFF | {"keypoint_map": 1.0})))[
         "keypoint_map"
     ].backward()
     assert logit.grad is not None
@@ -395,24 +395,24 @@ class Places:
     targets: TruePlaces
 
 
-def places(*, metric: bool, image: tuple[int, ...] = (0, 0, 0)) -> Places:
+def get_places(*, metric: bool, image: tuple[int, ...] = (0, 0, 0)) -> Places:
     true = torch.tensor([[0.0, 0, 3], [1, 0, 4], [-2, 0, 6]])
     flag = torch.ones(3, dtype=torch.bool)
     return Places(torch.tensor(image), true.clone(), TruePlaces(true, flag & metric, flag, flag & metric))
 
 
 def test_relative_metric_compares_distances_between_people() -> None:
-    people = places(metric=True)
+    people = get_places(metric=True)
     people.center = 1.1 * people.targets.center + torch.tensor([0.5, 0, 1])
     assert float(relative_metric_loss(people)) == pytest.approx(math.log(1.1), rel=1e-5)
-    apart = places(metric=True, image=(0, 1, 2))
+    apart = get_places(metric=True, image=(0, 1, 2))
     assert float(relative_metric_loss(apart)) == 0
 
 
 def test_relative_positions_are_supervised_without_absolute_ones() -> None:
     """A common factor of the whole image costs nothing; one person too far does, and the gradient moves that person
     nearer."""
-    people = places(metric=False)
+    people = get_places(metric=False)
     people.center = 1.7 * people.targets.center
     assert float(relative_metric_loss(people)) == pytest.approx(0, abs=1e-6)
     people.center = people.targets.center * torch.tensor([[1.0], [1.0], [1.3]])
@@ -441,7 +441,7 @@ def test_consistency_pulls_to_the_frozen_model(single: tuple[MultiHMR2, Targets,
         {"consistency_pose": 0, "consistency_joints": 0}, abs=1e-9
     )
     assert compute_losses(network, outputs, targets, body, config) == {}
-    other = nano_network(7).requires_grad_(False)
+    other = make_nano_network(7).requires_grad_(False)
     terms = compute_losses(network, outputs, targets, body, config, (other, outputs))
     assert all(value > 0 for value in terms.values())
     torch.stack(list(terms.values())).sum().backward()

@@ -26,12 +26,12 @@ from multihmr2_ros.body import Body
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.network.model import LayerOutputs
 from multihmr2_ros.training.matching import MatchingConfig, compute_distances, match_one_to_many, match_people
-from test.helpers.nano_network import nano_network, random_outputs, random_targets
+from test.helpers.nano_network import make_nano_network, make_random_outputs, make_random_targets
 
 SIZE = (192, 256)
 
 
-def layer_of(location: torch.Tensor, score: torch.Tensor | None = None) -> LayerOutputs:
+def make_layer(location: torch.Tensor, score: torch.Tensor | None = None) -> LayerOutputs:
     score = torch.zeros(location.shape[:2]) if score is None else score
     return LayerOutputs(score, location, torch.zeros(location.shape[:2]))
 
@@ -40,11 +40,11 @@ def layer_of(location: torch.Tensor, score: torch.Tensor | None = None) -> Layer
 def test_the_cheapest_assignment_of_all(seed: int) -> None:
     torch.manual_seed(seed)
     queries, people = 5, 3
-    targets = random_targets(1, people, SIZE)
+    targets = make_random_targets(1, people, SIZE)
     location, score = 200 * torch.rand(1, queries, 2), torch.randn(1, queries)
     config = MatchingConfig(distance_weight=4.0)
     distance = torch.cdist(location, targets.location, p=1) / 256
-    matches = match_people(layer_of(location, score), targets, config, distance)
+    matches = match_people(make_layer(location, score), targets, config, distance)
 
     c = torch.sigmoid(score[0]).double()
     focal = -0.25 * (1 - c) ** 2 * torch.log(c)
@@ -62,9 +62,9 @@ def test_the_cheapest_assignment_of_all(seed: int) -> None:
 def test_every_distance_finds_perfect_predictions(cost: str) -> None:
     """Queries that hold the ground truth in random order have distance 0 only to their person."""
     torch.manual_seed(0)
-    network, body = nano_network(), Body("low")
-    targets = random_targets(1, 3, SIZE)
-    outputs, order = random_outputs(network, targets, SIZE)
+    network, body = make_nano_network(), Body("low")
+    targets = make_random_targets(1, 3, SIZE)
+    outputs, order = make_random_outputs(network, targets, SIZE)
     if cost == "joints":  # the ground truth uses the bodies predicted by the network
         shape, rotations = network.person(outputs.queries)
         targets.shape[0] = shape[0, order, :6].detach()
@@ -82,10 +82,10 @@ def test_every_distance_finds_perfect_predictions(cost: str) -> None:
 def test_surplus_queries_are_the_nearest_free_ones(seed: int, most: int) -> None:
     torch.manual_seed(seed)
     images, queries, people = 2, 12, 3
-    targets = random_targets(images, people, SIZE)
+    targets = make_random_targets(images, people, SIZE)
     targets.present[1, 2] = False
     location = targets.location.repeat(1, queries // people, 1) + 10 * torch.randn(images, queries, 2)
-    layer = layer_of(location, torch.randn(images, queries))
+    layer = make_layer(location, torch.randn(images, queries))
     matches = match_people(layer, targets, MatchingConfig(), torch.cdist(location, targets.location, p=1) / 256)
     taken = set(zip(matches.image.tolist(), matches.query.tolist(), strict=True))
     wanted = set()

@@ -35,8 +35,8 @@ from multihmr2_ros.training.session import Session
 from multihmr2_ros.training.session_batches import mix_keypoint_batches
 from multihmr2_ros.training.targets import Targets
 from multihmr2_ros.training.trainer import Trainer
-from test.helpers.nano_network import TINY, TINY_MULTI_HMR, random_targets
-from test.helpers.training_runs import batches, config
+from test.helpers.nano_network import TINY, TINY_MULTI_HMR, make_random_targets
+from test.helpers.training_runs import make_batches, make_config
 from test.helpers.training_samples import body
 
 SIZE = (192, 256)
@@ -109,7 +109,7 @@ def count_found(architecture: str) -> int:
     torch.manual_seed(0)
     sizes = dataclasses.replace(TINY if architecture == "multi-hmr-2" else TINY_MULTI_HMR, keypoint_maps=False)
     network, image = initialize(MultiHMR2(sizes)).train(), torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8)
-    targets, given = random_targets(1, 2, SIZE), torch.tensor([True])
+    targets, given = make_random_targets(1, 2, SIZE), torch.tensor([True])
     targets.location[0] = torch.tensor([[99.0, 99.0], [109.0, 109.0]])
     targets.centre[:] = back_project(targets.location, torch.tensor([[2.0, 4.0]]), targets.k)
     true = assign_patches(targets, SIZE, sizes.patch_size).is_center
@@ -138,16 +138,16 @@ def test_the_loop_trains_saves_and_resumes(tmp_path: Path, render_cache: Path) -
 
     def make_trainer(steps: int) -> Trainer:
         torch.manual_seed(0)
-        return Trainer(MultiHMR2(sizes), body(), config(steps), tmp_path / "run", torch.device("cpu"))
+        return Trainer(MultiHMR2(sizes), body(), make_config(steps), tmp_path / "run", torch.device("cpu"))
 
     first = make_trainer(1)
-    assert first.run(batches(render_cache, config(1)), show_progress=False)
+    assert first.run(make_batches(render_cache, make_config(1)), show_progress=False)
     assert checkpoint.load_network(tmp_path / "run" / "network.safetensors").config == sizes
     again = make_trainer(2)
     again.resume()
     assert again.progress.step == 1
     before = again.network.decoder.to_query.weight.clone()
-    assert again.run(batches(render_cache, config(2)), show_progress=False)
+    assert again.run(make_batches(render_cache, make_config(2)), show_progress=False)
     assert not torch.equal(again.network.decoder.to_query.weight, before)
 
 
@@ -159,13 +159,15 @@ def test_a_model_of_the_other_architecture_can_be_the_reference(render_cache: Pa
     torch.manual_seed(0)
     reference = MultiHMR2(dataclasses.replace(TINY, image_size=96, max_grid=6)).requires_grad_(False)
     weights = LossConfig(**(OFF | {"consistency_pose": 1.0}))
-    terms = TrainingObjective(MultiHMR2(sizes), body(), weights, "fp32", reference)(batches(render_cache, config())[1])
+    terms = TrainingObjective(MultiHMR2(sizes), body(), weights, "fp32", reference)(
+        make_batches(render_cache, make_config())[1]
+    )
     assert terms["consistency_pose"] > 0
 
 
 def test_keypoints_alone_cannot_train_it(tmp_path: Path) -> None:
     from multihmr2_ros.training.lifting import LiftingConfig
 
-    session = Session(tmp_path, MULTI_HMR, config(), lifting=LiftingConfig(steps=1))
+    session = Session(tmp_path, MULTI_HMR, make_config(), lifting=LiftingConfig(steps=1))
     with pytest.raises(UserError, match="queries start from keypoints: --network nano"):
         mix_keypoint_batches([], session)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ from multihmr2_ros.training.readers import BedlamReader, CocoReader, EmptyImageR
 from multihmr2_ros.training.readers.bedlam import BODY_25
 from multihmr2_ros.training.readers.common import center_from_keypoints, compute_hash_share
 from test import paths
-from test.helpers.nano_network import TINY, nano_network
+from test.helpers.nano_network import TINY, make_nano_network
 from test.helpers.training_samples import make_sample
 
 REAL = paths.SHARED / "data" / "real"
@@ -47,7 +47,7 @@ def write_image(folder: Path, name: str, size: tuple[int, int] = (64, 48)) -> No
     save_image(folder / name, np.full((size[1], size[0], 3), 90, np.uint8))
 
 
-def keypoints(**named: tuple[float, float, int]) -> list[float]:
+def make_keypoints(**named: tuple[float, float, int]) -> list[float]:
     rows = np.zeros((17, 3))
     for name, value in named.items():
         rows[{"nose": 0, "left_eye": 1, "right_eye": 2, "left_shoulder": 5, "left_hip": 11}[name]] = value
@@ -59,10 +59,10 @@ def coco(tmp_path: Path) -> Path:
     for name in ("a.jpg", "b.jpg", "empty.jpg"):
         write_image(tmp_path, name)
     people = [
-        {"image_id": 7, "iscrowd": 0, "bbox": [10, 5, 20, 40], "keypoints": keypoints(nose=(20, 9, 2))},
+        {"image_id": 7, "iscrowd": 0, "bbox": [10, 5, 20, 40], "keypoints": make_keypoints(nose=(20, 9, 2))},
         {"image_id": 7, "iscrowd": 1, "bbox": [30, 5, 30, 20], "keypoints": [0] * 51},
-        {"image_id": 7, "iscrowd": 0, "bbox": [1, 1, 5, 5], "keypoints": keypoints(left_hip=(3, 3, 1))},
-        {"image_id": 3, "iscrowd": 0, "bbox": [2, 2, 9, 9], "keypoints": keypoints(left_eye=(4, 4, 1))},
+        {"image_id": 7, "iscrowd": 0, "bbox": [1, 1, 5, 5], "keypoints": make_keypoints(left_hip=(3, 3, 1))},
+        {"image_id": 3, "iscrowd": 0, "bbox": [2, 2, 9, 9], "keypoints": make_keypoints(left_eye=(4, 4, 1))},
     ]
     for number, person in enumerate(people):
         person |= {"id": number, "category_id": 1, "num_keypoints": 1, "segmentation": [], "area": 9.0}
@@ -185,10 +185,10 @@ def test_keypoints_missing_in_a_file_do_not_stop_training(tmp_path: Path, body: 
         write_image(tmp_path, name)
     keypoints = np.random.default_rng(0).uniform(5, 40, (3, 60, 3))
     keypoints[:, 4] = np.nan  # the right wrist
-    sample = BedlamReader(tmp_path, bedlam_labels(tmp_path / "labels.npz", gtkps=keypoints)).sample(1)
+    sample = BedlamReader(tmp_path, write_bedlam_labels(tmp_path / "labels.npz", gtkps=keypoints)).sample(1)
     assert sample.keypoint_visible.sum(axis=1).tolist() == [16, 16]
     batch = collate([sample], [True], TINY.track_feature_width)
-    network = nano_network()
+    network = make_nano_network()
     outputs = network.predict_for_training(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), batch.targets.k, batch.k_given)
     terms = compute_losses(network, outputs, batch.targets, body, LossConfig())
     torch.stack(list(terms.values())).sum().backward()
@@ -197,7 +197,7 @@ def test_keypoints_missing_in_a_file_do_not_stop_training(tmp_path: Path, body: 
     assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
 
 
-def bedlam_labels(path: Path, **changes: object) -> Path:
+def write_bedlam_labels(path: Path, **changes: object) -> Path:
     generator = np.random.default_rng(0)
     labels: dict[str, object] = {
         "imgname": np.array(["seq/b.png", "seq/a.png", "seq/b.png"]),
@@ -213,7 +213,7 @@ def bedlam_labels(path: Path, **changes: object) -> Path:
 def test_bedlam_supervises_keypoints_and_cameras(tmp_path: Path) -> None:
     for name in ("seq/a.png", "seq/b.png"):
         write_image(tmp_path, name)
-    reader = BedlamReader(tmp_path, bedlam_labels(tmp_path / "labels.npz"))
+    reader = BedlamReader(tmp_path, write_bedlam_labels(tmp_path / "labels.npz"))
     sample = reader.sample(1)
     assert len(reader) == 2
     assert len(sample) == 2
@@ -244,10 +244,10 @@ def test_bedlam_supervises_keypoints_and_cameras(tmp_path: Path) -> None:
 def test_bedlam_refuses_ambiguous_files(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     write_image(tmp_path, "seq/a.png")
     with pytest.raises(UserError, match=message):
-        BedlamReader(tmp_path, bedlam_labels(tmp_path / "labels.npz", **changes))
+        BedlamReader(tmp_path, write_bedlam_labels(tmp_path / "labels.npz", **changes))
 
 
-def pseudo_labels(path: Path, **changes: object) -> Path:
+def write_pseudo_labels(path: Path, **changes: object) -> Path:
     sample = make_sample(1, 3)
     labels: dict[str, object] = {
         "image": np.array(["b.png", "a.png", "b.png"]),
@@ -265,7 +265,7 @@ def pseudo_labels(path: Path, **changes: object) -> Path:
 def test_fitted_bodies_supervise_bodies_and_the_optional_fields(tmp_path: Path, flags: dict[str, bool]) -> None:
     for name in ("a.png", "b.png"):
         write_image(tmp_path, name, (160, 120))
-    reader = PseudoTruthReader(tmp_path, pseudo_labels(tmp_path / "labels.npz", **flags))
+    reader = PseudoTruthReader(tmp_path, write_pseudo_labels(tmp_path / "labels.npz", **flags))
     sample, truth = reader.sample(1), make_sample(1, 3)
     assert sample.origin == "b.png"
     assert sample.has_body.all()
@@ -303,14 +303,14 @@ def test_fitted_bodies_supervise_bodies_and_the_optional_fields(tmp_path: Path, 
 )
 def test_wrong_files_of_fitted_bodies_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        PseudoTruthReader(tmp_path, pseudo_labels(tmp_path / "labels.npz", **changes))
+        PseudoTruthReader(tmp_path, write_pseudo_labels(tmp_path / "labels.npz", **changes))
 
 
 def test_image_names_outside_the_folder_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path, "secret.png", (160, 120))
     (tmp_path / "images").mkdir()
     names = np.array(["../secret.png", str(tmp_path / "secret.png"), "../secret.png"])
-    reader = PseudoTruthReader(tmp_path / "images", pseudo_labels(tmp_path / "labels.npz", image=names))
+    reader = PseudoTruthReader(tmp_path / "images", write_pseudo_labels(tmp_path / "labels.npz", image=names))
     for index in range(2):
         with pytest.raises(UserError, match="image names must be paths inside"):
             reader.sample(index)
@@ -318,7 +318,7 @@ def test_image_names_outside_the_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped bytes", "foreign", "one array"])
 def test_damaged_label_files_are_reported_in_one_line(tmp_path: Path, damage: str) -> None:
-    whole = pseudo_labels(tmp_path / "labels.npz")
+    whole = write_pseudo_labels(tmp_path / "labels.npz")
     content = whole.read_bytes()
     for place in range(40, len(content), len(content) // 40):
         if damage == "flipped bytes":
@@ -339,7 +339,7 @@ def test_impossible_keypoints_are_not_visible(tmp_path: Path) -> None:
     write_image(tmp_path, "b.png", (160, 120))
     keypoints = np.full((3, 17, 2), 20.0)
     keypoints[0, 3], keypoints[1, 5] = np.nan, 1e30
-    labels = pseudo_labels(
+    labels = write_pseudo_labels(
         tmp_path / "labels.npz",
         keypoints=keypoints,
         keypoint_visible=np.ones((3, 17), bool),

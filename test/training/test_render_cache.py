@@ -39,7 +39,7 @@ from multihmr2_ros.training.samples import PERSON_FIELDS, pack_samples, unpack_s
 from test.helpers.training_samples import add_track_features, make_render_cache, make_sample, make_small_sample
 
 
-def blurred(image: np.ndarray) -> np.ndarray:
+def blur(image: np.ndarray) -> np.ndarray:
     return cv2.blur(image.astype(np.float32), (8, 8))
 
 
@@ -52,7 +52,7 @@ def test_packed_samples_are_unpacked_unchanged(counts: list[int]) -> None:
         assert again.origin == sample.origin
         assert again.score_supervised
         np.testing.assert_array_equal(again.k, sample.k)
-        assert np.abs(blurred(again.image) - blurred(sample.image)).mean() < 2  # JPEG preserves coarse structures
+        assert np.abs(blur(again.image) - blur(sample.image)).mean() < 2  # JPEG preserves coarse structures
         for name, (_, kind) in PERSON_FIELDS.items():
             tolerance = 5e-4 if kind is np.float16 else 0
             np.testing.assert_allclose(getattr(again, name), getattr(sample, name), atol=tolerance, err_msg=name)

@@ -46,7 +46,7 @@ from multihmr2_ros.training.samples import Sample
 from test.helpers.training_samples import make_render_cache, make_sample, make_small_sample
 
 
-def settings(folder: Path, **changes: object) -> RenderCacheConfig:
+def make_settings(folder: Path, **changes: object) -> RenderCacheConfig:
     values: dict[str, object] = {"cache_images": 100, "held_out_images": 60}
     return RenderCacheConfig(folder, SceneOptions(), **(values | changes))  # type: ignore[arg-type]
 
@@ -58,29 +58,29 @@ def test_rendering_fills_the_cache_and_continues_after_an_interruption(tmp_path:
         seeds.append(seed)
         return make_small_sample(seed)
 
-    shards = fill_cache(settings(tmp_path), render, images=120)
+    shards = fill_cache(make_settings(tmp_path), render, images=120)
     assert list(itertools.islice(shards, 3)) == [50, 10, 50]  # held-out images first
     shards.close()
     calls = len(seeds)
-    stopping = fill_cache(settings(tmp_path), render, images=120, stopped=lambda: len(seeds) == calls + 7)
+    stopping = fill_cache(make_settings(tmp_path), render, images=120, stopped=lambda: len(seeds) == calls + 7)
     assert list(stopping) == []
     assert len(RenderCache(tmp_path)) == 50  # the unfinished shard was discarded
-    assert list(fill_cache(settings(tmp_path), render, images=120)) == [50, 20]
-    assert list(fill_cache(settings(tmp_path), render, images=120)) == []
+    assert list(fill_cache(make_settings(tmp_path), render, images=120)) == [50, 20]
+    assert list(fill_cache(make_settings(tmp_path), render, images=120)) == []
     assert sorted(set(seeds)) == [*range(120), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
 
 
 def test_a_cache_that_ends_with_a_short_shard_is_extended(tmp_path: Path) -> None:
     for held_out, images, shards in ((30, 120, [30, 50, 50, 20]), (80, 200, [50, 30, 50, 50]), (70, 180, [])):
-        config = settings(tmp_path, held_out_images=held_out)
+        config = make_settings(tmp_path, held_out_images=held_out)
         assert list(fill_cache(config, make_small_sample, images=images)) == shards
     assert (len(RenderCache(tmp_path)), len(RenderCache(tmp_path, held_out=True))) == (200, 80)
     list_shard_paths(tmp_path)[-1].write_bytes(b"damaged")
-    assert list(fill_cache(settings(tmp_path, held_out_images=0), make_small_sample, images=200)) == []
+    assert list(fill_cache(make_settings(tmp_path, held_out_images=0), make_small_sample, images=200)) == []
 
 
 def test_endless_rendering_deletes_old_shards_and_uses_new_seeds(tmp_path: Path) -> None:
-    config = settings(tmp_path, held_out_images=0)
+    config = make_settings(tmp_path, held_out_images=0)
     assert sum(itertools.islice(fill_cache(config, make_small_sample), 5)) == 250
     assert [path.name for path in list_shard_paths(tmp_path)] == [
         f"seeds-{seed:07d}.safetensors" for seed in (150, 200)
@@ -97,7 +97,7 @@ def test_renderers_share_the_seeds(tmp_path: Path) -> None:
             seeds[worker].append(seed)
             return make_small_sample(seed)
 
-        list(fill_cache(settings(tmp_path), render, worker=worker, workers=2, images=200))
+        list(fill_cache(make_settings(tmp_path), render, worker=worker, workers=2, images=200))
     assert not set(seeds[0]) & set(seeds[1])
     assert sorted(seeds[0] + seeds[1]) == [*range(200), *range(HELD_OUT_SEED, HELD_OUT_SEED + 60)]
 
@@ -110,36 +110,36 @@ def test_failed_scenes_are_skipped_and_many_in_a_row_are_an_error(
             raise ValueError("a degenerate triangle")
         return make_small_sample(seed)
 
-    assert list(fill_cache(settings(tmp_path, held_out_images=0), some, images=50)) == [40]
+    assert list(fill_cache(make_settings(tmp_path, held_out_images=0), some, images=50)) == [40]
     assert "seed 5 could not be rendered (ValueError: a degenerate triangle)" in caplog.text
 
     def none(seed: int) -> Sample:
         raise ValueError("no renderer")
 
     with pytest.raises(UserError, match="10 renders in a row failed"):
-        list(fill_cache(settings(tmp_path, held_out_images=0), none, images=100))
+        list(fill_cache(make_settings(tmp_path, held_out_images=0), none, images=100))
 
 
 def test_a_cache_of_other_settings_is_refused(tmp_path: Path) -> None:
-    open_folder(settings(tmp_path / "cache"))
+    open_folder(make_settings(tmp_path / "cache"))
     make_render_cache(tmp_path / "cache", 2)
-    open_folder(settings(tmp_path / "cache"))
+    open_folder(make_settings(tmp_path / "cache"))
     other = RenderCacheConfig(tmp_path / "cache", SceneOptions(width=640))
     with pytest.raises(UserError, match=r"expected width 320 as in .*, got 640"):
         open_folder(other)
     with pytest.raises(UserError, match="at least 50"):
-        settings(tmp_path, cache_images=10)
+        make_settings(tmp_path, cache_images=10)
 
 
 def test_caches_with_and_without_sam2_features_are_not_mixed(tmp_path: Path) -> None:
-    open_folder(settings(make_render_cache(tmp_path / "old", 2)))
+    open_folder(make_settings(make_render_cache(tmp_path / "old", 2)))
     assert "sam2" not in (tmp_path / "old" / "settings.json").read_text()
     with pytest.raises(UserError, match=r"expected sam2 None as in .*, got sam2-large; .* choose another --cache"):
-        open_folder(settings(tmp_path / "old", sam2=Path("sam2-large")))
-    open_folder(settings(make_render_cache(tmp_path / "new", 2), sam2=Path("sam2-large")))
-    open_folder(settings(tmp_path / "new", sam2=Path("sam2-large")))
+        open_folder(make_settings(tmp_path / "old", sam2=Path("sam2-large")))
+    open_folder(make_settings(make_render_cache(tmp_path / "new", 2), sam2=Path("sam2-large")))
+    open_folder(make_settings(tmp_path / "new", sam2=Path("sam2-large")))
     with pytest.raises(UserError, match=r"expected sam2 sam2-large as in .*, got None; .* choose another --cache"):
-        open_folder(settings(tmp_path / "new"))
+        open_folder(make_settings(tmp_path / "new"))
 
 
 def test_temporary_files_of_a_killed_renderer_are_removed_later(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_temporary_files_of_a_killed_renderer_are_removed_later(tmp_path: Path) 
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 3600,) * 2)
-    open_folder(settings(tmp_path))
+    open_folder(make_settings(tmp_path))
     assert (old.exists(), new.exists()) == (False, True)
 
 

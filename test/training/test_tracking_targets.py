@@ -47,12 +47,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 PEOPLE = 12
 
 
-def clothes(person: int) -> NDArray[np.float64]:
+def draw_clothes(person: int) -> NDArray[np.float64]:
     """Return colors (4, 3) from head to feet: hair, top, trousers, shoes; the skin is equal for all."""
     return np.random.default_rng(1000 + person).uniform(0.05, 0.9, (4, 3))
 
 
-def scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.bool_]]:
+def make_scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.bool_]]:
     """Return a person of another size, place, light and background per frame: image, box (1, 4), mask (1, H, W)."""
     generator = np.random.default_rng((person, frame))
     image = generator.uniform(0.2, 0.8, (6, 8, 3)).repeat(40, 0).repeat(40, 1)
@@ -60,7 +60,7 @@ def scene(person: int, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float6
     width, top, left = height // 3, int(generator.integers(0, 240 - height)), int(generator.integers(0, 250))
     edges = top + (height * np.array([0, 0.15, 0.55, 0.92, 1])).astype(int)
     sway = int(generator.integers(-2, 3))
-    for color, upper, lower in zip(clothes(person), edges[:-1], edges[1:], strict=True):
+    for color, upper, lower in zip(draw_clothes(person), edges[:-1], edges[1:], strict=True):
         image[upper:lower, left + 4 + sway : left + width - 4 + sway] = color
         mask[0, upper:lower, left + 4 + sway : left + width - 4 + sway] = True
     light = generator.uniform(0.6, 1.2)
@@ -74,7 +74,7 @@ def test_people_are_distinguished_over_time() -> None:
     rows = []
     for person in range(PEOPLE):
         for frame in range(4):
-            image, box, _ = scene(person, frame)
+            image, box, _ = make_scene(person, frame)
             feature, known = describe(image, box)
             assert known.all()
             rows.append(feature[0])
@@ -87,7 +87,7 @@ def test_people_are_distinguished_over_time() -> None:
 
 
 def test_people_who_are_not_visible_have_no_feature() -> None:
-    image, box, _ = scene(0, 0)
+    image, box, _ = make_scene(0, 0)
     boxes = np.concatenate([box, [[300, 10, 302, 200], [400, 10, 500, 90], [50, 50, 40, 40]]])
     feature, known = ColorLayout(32)(image, boxes)
     assert known.tolist() == [True, False, False, False]
@@ -98,7 +98,7 @@ def test_people_who_are_not_visible_have_no_feature() -> None:
 
 
 def test_a_width_gives_the_same_numbers_on_every_machine() -> None:
-    image, box, _ = scene(3, 1)
+    image, box, _ = make_scene(3, 1)
     first, second = ColorLayout(64)(image, box)[0], ColorLayout(64)(image, box)[0]
     np.testing.assert_array_equal(first, second)
     assert first.dtype == np.float32
@@ -106,7 +106,7 @@ def test_a_width_gives_the_same_numbers_on_every_machine() -> None:
     assert np.isfinite(black).all()
 
 
-def small_encoder() -> Any:
+def make_small_encoder() -> Any:
     """Return the configuration of SAM2's image encoder, with few and narrow layers."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -129,7 +129,9 @@ def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of SAM2's architecture with a small encoder and random weights."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("sam2")
-    transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=small_encoder())).save_pretrained(folder)
+    transformers.Sam2VideoModel(transformers.Sam2VideoConfig(vision_config=make_small_encoder())).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -158,14 +160,14 @@ def test_sam2_must_be_there(tmp_path: Path, sam2_folder: Path, damage: str, mess
         content = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
     elif damage == "of single images":
-        transformers.Sam2Model(transformers.Sam2Config(vision_config=small_encoder())).save_pretrained(folder)
+        transformers.Sam2Model(transformers.Sam2Config(vision_config=make_small_encoder())).save_pretrained(folder)
     with pytest.raises(UserError, match=message) as caught:
         Sam2Memory(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_sam2_describes_each_mask(sam2: Sam2Memory) -> None:
-    image, _, mask = scene(0, 0)
+    image, _, mask = make_scene(0, 0)
     other = np.zeros_like(mask)
     other[0, 100:200, 200:260] = True
     masks = np.concatenate([mask, other, np.zeros_like(mask)])

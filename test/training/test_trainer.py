@@ -48,52 +48,54 @@ from multihmr2_ros.training.training_log import draw_curves, read_log
 from multihmr2_ros.training.validation import validate
 from test import paths
 from test.helpers.small_network import SMALL
-from test.helpers.training_runs import NETWORK, batches, config, trainer
+from test.helpers.training_runs import NETWORK, make_batches, make_config, make_trainer
 from test.helpers.training_samples import body
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def losses_of(folder: Path) -> list[float]:
+def read_losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_log(folder / "log.jsonl") if row["kind"] == "train"]
 
 
 def test_an_interrupted_run_ends_exactly_where_an_uninterrupted_one_does(tmp_path: Path, render_cache: Path) -> None:
-    whole = trainer(tmp_path / "whole", config())
-    assert whole.run(batches(render_cache, config()), show_progress=False)
+    whole = make_trainer(tmp_path / "whole", make_config())
+    assert whole.run(make_batches(render_cache, make_config()), show_progress=False)
 
-    first = trainer(tmp_path / "parts", config())
+    first = make_trainer(tmp_path / "parts", make_config())
     steps = iter(range(10))
-    assert not first.run(batches(render_cache, config()), Hooks(stop=lambda: next(steps) == 2), show_progress=False)
+    assert not first.run(
+        make_batches(render_cache, make_config()), Hooks(stop=lambda: next(steps) == 2), show_progress=False
+    )
     assert first.progress.step == 3
-    second = trainer(tmp_path / "parts", config())
+    second = make_trainer(tmp_path / "parts", make_config())
     second.resume()
-    assert second.run(batches(render_cache, config()), show_progress=False)
+    assert second.run(make_batches(render_cache, make_config()), show_progress=False)
 
-    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")
     for one, other in ((whole.network, second.network), (whole.ema.network, second.ema.network)):
         theirs = other.state_dict()
         assert all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
 
 
 def test_a_run_can_be_extended_from_its_constant_learning_rate(tmp_path: Path, render_cache: Path) -> None:
-    short = trainer(tmp_path / "run", config(3))
-    short.run(batches(render_cache, config(3)), show_progress=False)
-    longer = trainer(tmp_path / "run", config(5))
+    short = make_trainer(tmp_path / "run", make_config(3))
+    short.run(make_batches(render_cache, make_config(3)), show_progress=False)
+    longer = make_trainer(tmp_path / "run", make_config(5))
     longer.resume()
-    longer.run(batches(render_cache, config(5)), show_progress=False)
-    straight = trainer(tmp_path / "straight", config(5))
-    straight.run(batches(render_cache, config(5)), show_progress=False)
-    assert losses_of(tmp_path / "run") == losses_of(tmp_path / "straight")
+    longer.run(make_batches(render_cache, make_config(5)), show_progress=False)
+    straight = make_trainer(tmp_path / "straight", make_config(5))
+    straight.run(make_batches(render_cache, make_config(5)), show_progress=False)
+    assert read_losses(tmp_path / "run") == read_losses(tmp_path / "straight")
 
 
 def test_files_of_a_run(tmp_path: Path, render_cache: Path) -> None:
-    configuration = config(4, validate_steps=2, checkpoint_steps=1)
+    configuration = make_config(4, validate_steps=2, checkpoint_steps=1)
     held_out = make_held_out_batches(
         RenderCache(render_cache, held_out=True), 4, configuration.batch, input_size=(96, 80)
     )
-    run = trainer(tmp_path / "run", configuration, held_out=held_out)
-    run.run(batches(render_cache, configuration), show_progress=False)
+    run = make_trainer(tmp_path / "run", configuration, held_out=held_out)
+    run.run(make_batches(render_cache, configuration), show_progress=False)
     folder = tmp_path / "run"
     assert [path.name for path in list_state_paths(folder)] == ["state-00000003.pt", "state-00000004.pt"]
     loaded = checkpoint.load_network(folder / "network.safetensors")
@@ -115,16 +117,18 @@ def test_curves_of_training_and_validation_are_drawn(tmp_path: Path) -> None:
 
 def test_curves_are_drawn_of_a_short_run_without_validation(tmp_path: Path, render_cache: Path) -> None:
     pytest.importorskip("matplotlib")
-    trainer(tmp_path / "run", config(2), curves=True).run(batches(render_cache, config(2)), show_progress=False)
+    make_trainer(tmp_path / "run", make_config(2), curves=True).run(
+        make_batches(render_cache, make_config(2)), show_progress=False
+    )
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_resumed_run_uses_the_new_settings(
     tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
-    changed = dataclasses.replace(config().optimisation, learning_rate=2e-3, weight_decay=0.5)
-    again = trainer(tmp_path / "run", dataclasses.replace(config(), optimisation=changed))
+    make_trainer(tmp_path / "run", make_config(1)).run(make_batches(render_cache, make_config(1)), show_progress=False)
+    changed = dataclasses.replace(make_config().optimisation, learning_rate=2e-3, weight_decay=0.5)
+    again = make_trainer(tmp_path / "run", dataclasses.replace(make_config(), optimisation=changed))
     again.resume()
     assert {group["peak"] for group in again.optimizer.param_groups} == {2e-3}
     assert {group["weight_decay"] for group in again.optimizer.param_groups} == {0.0, 0.5}
@@ -136,11 +140,11 @@ def test_a_resumed_run_uses_the_new_settings(
 
 
 def test_a_run_is_not_resumed_beyond_its_last_step(tmp_path: Path) -> None:
-    run = trainer(tmp_path / "run", config(5))
+    run = make_trainer(tmp_path / "run", make_config(5))
     run.progress.step = 5
     run.save()
     with pytest.raises(UserError, match=r"has done 5 steps, but --steps is 4; give more --steps"):
-        trainer(tmp_path / "run", config(4)).resume()
+        make_trainer(tmp_path / "run", make_config(4)).resume()
 
 
 @pytest.mark.parametrize("proposed", [True, False])
@@ -148,7 +152,7 @@ def test_a_step_in_bf16_leaves_pixels_and_meters_in_float32(render_cache: Path, 
     network = initialize(
         MultiHMR2(dataclasses.replace(NETWORK, proposed_queries=proposed, local_attention=proposed))
     ).train()
-    batch = batches(render_cache, config())[0]
+    batch = make_batches(render_cache, make_config())[0]
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network.predict_for_training(batch.image, batch.targets.k, batch.k_given)
     values = [outputs.queries, outputs.horizontal_fov, *(v for layer in outputs.layers for v in vars(layer).values())]
@@ -159,18 +163,18 @@ def test_a_step_in_bf16_leaves_pixels_and_meters_in_float32(render_cache: Path, 
 
 
 def test_an_incomplete_state_is_skipped(tmp_path: Path, render_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    configuration = config(2, checkpoint_steps=1)
-    trainer(tmp_path / "run", configuration).run(batches(render_cache, configuration), show_progress=False)
+    configuration = make_config(2, checkpoint_steps=1)
+    make_trainer(tmp_path / "run", configuration).run(make_batches(render_cache, configuration), show_progress=False)
     newest = list_state_paths(tmp_path / "run")[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
-    again = trainer(tmp_path / "run", configuration)
+    again = make_trainer(tmp_path / "run", configuration)
     again.resume()
     assert again.progress.step == 1
     assert "is not a complete state" in caplog.text
 
 
 def test_temporary_files_of_a_killed_run_are_removed_later(tmp_path: Path) -> None:
-    run = trainer(tmp_path / "run", config())
+    run = make_trainer(tmp_path / "run", make_config())
     old, new = (tmp_path / "run" / f".state-0000000{number}.pt.7-ab.tmp" for number in (1, 2))
     for path in (old, new):
         path.write_bytes(b"half")
@@ -181,30 +185,31 @@ def test_temporary_files_of_a_killed_run_are_removed_later(tmp_path: Path) -> No
 
 def test_states_of_older_versions_can_be_resumed(tmp_path: Path, render_cache: Path) -> None:
     """They lack the options of the network that were added later."""
-    trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
+    make_trainer(tmp_path / "run", make_config(1)).run(make_batches(render_cache, make_config(1)), show_progress=False)
     [path] = list_state_paths(tmp_path / "run")
     state = torch.load(path, weights_only=True)
     sizes = json.loads(state["network_config"])
     del sizes["architecture"], sizes["camera_embedding"]
     torch.save(state | {"network_config": json.dumps(sizes)}, path)
-    again = trainer(tmp_path / "run", config(2))
+    again = make_trainer(tmp_path / "run", make_config(2))
     again.resume()
     assert again.progress.step == 1
 
 
 def test_resuming_needs_a_run_of_the_same_network(tmp_path: Path, render_cache: Path) -> None:
     with pytest.raises(UserError, match="expected the state of a training run"):
-        trainer(tmp_path / "empty", config()).resume()
-    trainer(tmp_path / "run", config(1)).run(batches(render_cache, config(1)), show_progress=False)
+        make_trainer(tmp_path / "empty", make_config()).resume()
+    make_trainer(tmp_path / "run", make_config(1)).run(make_batches(render_cache, make_config(1)), show_progress=False)
     other = MultiHMR2(dataclasses.replace(NETWORK, decoder_depth=1))
     with pytest.raises(UserError, match=r"decoder_depth 2, as in the run in .*, got 1"):
-        Trainer(other, body(), config(), tmp_path / "run", torch.device("cpu")).resume()
+        Trainer(other, body(), make_config(), tmp_path / "run", torch.device("cpu")).resume()
 
 
 @pytest.mark.parametrize(("saved", "now"), [(0.0, 1.0), (1.0, 0.0)])
 def test_resuming_needs_the_same_trained_parameters(tmp_path: Path, saved: float, now: float) -> None:
     run, again = (
-        trainer(tmp_path / "run", config(optimisation=OptimizerConfig(encoder_factor=rate))) for rate in (saved, now)
+        make_trainer(tmp_path / "run", make_config(optimisation=OptimizerConfig(encoder_factor=rate)))
+        for rate in (saved, now)
     )
     run.save()
     with pytest.raises(UserError, match="with the same --encoder-rate") as error:
@@ -218,7 +223,7 @@ def test_an_error_in_a_loader_process_is_reported_in_one_line(tmp_path: Path) ->
             raise UserError(f"cannot read batch {step}: remove it")
 
     with pytest.raises(UserError) as error:
-        trainer(tmp_path / "run", config(loader_workers=1)).run(Broken(), show_progress=False)
+        make_trainer(tmp_path / "run", make_config(loader_workers=1)).run(Broken(), show_progress=False)
     assert str(error.value) == "cannot read batch 0: remove it"
     assert not multiprocessing.active_children()  # Python would wait for them at its end
 
@@ -245,18 +250,18 @@ print(*load_batches(Numbers(), range(2), 1), cv2.getNumThreads())
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_values_and_images(tmp_path: Path, render_cache: Path) -> None:
-    run = trainer(tmp_path / "run", config())
+    run = make_trainer(tmp_path / "run", make_config())
     with torch.no_grad():
         run.network.camera.field_of_view[2].bias.fill_(float("nan"))
     with pytest.raises(UserError, match=r"not finite at step 0 \(.*field_of_view nan.*images: seeds-0000000"):
-        run.run(batches(render_cache, config()), show_progress=False)
+        run.run(make_batches(render_cache, make_config()), show_progress=False)
 
 
 def test_a_step_without_a_finite_gradient_is_skipped(tmp_path: Path, render_cache: Path) -> None:
-    run = trainer(tmp_path / "run", config())
+    run = make_trainer(tmp_path / "run", make_config())
     before = {name: value.clone() for name, value in run.network.named_parameters()}
     run.network.detection.score[0].weight.register_hook(lambda gradient: gradient * float("inf"))
-    batch = batches(render_cache, config())[0]
+    batch = make_batches(render_cache, make_config())[0]
     run.step(batch)
     assert all(torch.equal(value, before[name]) for name, value in run.network.named_parameters())
     for _ in range(18):
@@ -268,8 +273,8 @@ def test_a_step_without_a_finite_gradient_is_skipped(tmp_path: Path, render_cach
 def test_consistency_holds_on_to_another_model(tmp_path: Path, render_cache: Path) -> None:
     weights = LossConfig(consistency_pose=1.0, consistency_joints=1.0)
     torch.manual_seed(5)
-    run = trainer(tmp_path / "run", config(1, losses=weights), reference=MultiHMR2(NETWORK))
-    terms, _ = run.step(batches(render_cache, config())[1])
+    run = make_trainer(tmp_path / "run", make_config(1, losses=weights), reference=MultiHMR2(NETWORK))
+    terms, _ = run.step(make_batches(render_cache, make_config())[1])
     assert terms["consistency_pose"] > 0
     assert terms["consistency_joints"] > 0
     assert len(list(run._objective.parameters())) == len(list(run.network.parameters()))
@@ -287,17 +292,17 @@ torch.set_num_threads(1)
 folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
 
 def load(steps, rank):
-    data = batches(render_cache, config(steps))
+    data = make_batches(render_cache, make_config(steps))
     data.rank = rank
     return data
 
 with connect_processes("cpu") as others:
-    run = trainer(folder / "whole", config(3), processes=others)
+    run = make_trainer(folder / "whole", make_config(3), processes=others)
     run.run(load(3, others.rank), show_progress=False)
     torch.save(run.network.state_dict(), folder / f"rank{others.rank}.pt")
 
     second = others.rank == 1
-    run, data = trainer(folder / "stopped", config(50), processes=others), load(50, others.rank)
+    run, data = make_trainer(folder / "stopped", make_config(50), processes=others), load(50, others.rank)
     done = run.run(data, Hooks(stop=lambda: second and run.progress.step == 2), show_progress=False)
     said = f"{done} {run.progress.step} "
     if second:
@@ -373,7 +378,7 @@ def test_thirty_two_renders_can_be_overfitted(tmp_path: Path, architecture: str)
     )
     drawn = BatchConfig(16, 160, aspects=(4 / 3,), aspect_weights=(1.0,), k_given=1.0, augmentation=NO_AUGMENTATION)
     course = OptimizerConfig(learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, decay_fraction=0.4)
-    configuration = config(1500, batch=drawn, optimisation=course, ema_decay=0.98, log_steps=100)
+    configuration = make_config(1500, batch=drawn, optimisation=course, ema_decay=0.98, log_steps=100)
     torch.manual_seed(0)
     model = initialize(MultiHMR2(network), compute_mean_rotations(cache.folder))
     (tmp_path / "run").mkdir()
