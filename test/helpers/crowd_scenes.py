@@ -29,7 +29,7 @@ from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import pose_scene
 from test.helpers.rgbd_scenes import GroundPlane, NetworkErrors, RgbdFrame, make_predicted, make_surface
 from test.helpers.simulation_scenes import body as full_body
-from test.helpers.simulation_scenes import renderer
+from test.helpers.simulation_scenes import make_renderer
 
 CROWD = SceneOptions(width=320, height=240, people=(4, 12), distance_m=(1.5, 9.0))
 MIN_CROWD = 4
@@ -45,7 +45,7 @@ def make_crowds(count: int, first_seed: int = 1000) -> Iterator[RgbdFrame]:
         generator = np.random.default_rng(seed)
         scene = sample_scene(generator, CROWD)
         posed = pose_scene(scene, 0.0, full_body())
-        rendered = renderer().render(scene, posed, generator)
+        rendered = make_renderer().render(scene, posed, generator)
         truth, seed = make_labels(scene, posed, rendered), seed + 1
         if truth.findable.sum() >= MIN_CROWD:
             ground = GroundPlane.from_fixed_frame(posed.world_from_camera)

@@ -34,7 +34,7 @@ from multihmr2_ros.simulation.scene import Scene, SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.posing import PosedScene, pose_scene
 from test.helpers.people_factory import make_people
 from test.helpers.simulation_scenes import body as full_body
-from test.helpers.simulation_scenes import renderer
+from test.helpers.simulation_scenes import make_renderer
 
 POSED_BONES = ("root", "spine05", "spine03", "upperarm01", "lowerarm01", "upperleg01", "lowerleg01")
 
@@ -114,7 +114,7 @@ def make_rgbd_frames(seed: int, options: SceneOptions, times_s: tuple[float, ...
 
 def make_frame(scene: Scene, time_s: float, generator: np.random.Generator) -> RgbdFrame:
     posed = pose_scene(scene, time_s, full_body())
-    rendered = renderer().render(scene, posed, generator)
+    rendered = make_renderer().render(scene, posed, generator)
     truth = make_labels(scene, posed, rendered)
     return RgbdFrame(
         posed,

@@ -45,7 +45,7 @@ from multihmr2_ros.training.loss_config import LossConfig
 from multihmr2_ros.training.losses import compute_losses
 from multihmr2_ros.training.patches import assign_patches
 from test.helpers.nano_network import TINY_MULTI_HMR as TINY
-from test.helpers.nano_network import multi_hmr, random_targets
+from test.helpers.nano_network import make_multi_hmr, make_random_targets
 
 SIZE = (192, 256)
 EYE, NOT_GIVEN = torch.eye(3)[None], torch.tensor([False])
@@ -58,7 +58,7 @@ def draw_image(images: int = 1, size: tuple[int, int] = SIZE) -> torch.Tensor:
 
 
 def test_shapes_and_training_outputs_agree_with_inference() -> None:
-    network = multi_hmr().eval()
+    network = make_multi_hmr().eval()
     image, k, given = draw_image(2), EYE.expand(2, 3, 3), NOT_GIVEN.expand(2)
     with torch.no_grad():
         prediction = network(image, k, given, 5)
@@ -94,7 +94,7 @@ def test_only_local_maxima_keep_their_score() -> None:
 
 def test_each_patch_detects_one_person_at_most() -> None:
     """All detections are in different patches, and those with a score are no neighbors."""
-    network = multi_hmr().eval()
+    network = make_multi_hmr().eval()
     detector = network.patch_detector
     assert detector is not None
     detections = detector(3 * torch.randn(2, 12, 16, TINY.encoder_width))
@@ -110,7 +110,7 @@ def test_each_patch_detects_one_person_at_most() -> None:
 
 
 def test_true_patches_are_decoded_whatever_their_score() -> None:
-    network = multi_hmr().eval()
+    network = make_multi_hmr().eval()
     true = torch.zeros(1, 12, 16, dtype=torch.bool)
     true[0, 3, 4] = true[0, 3, 5] = True  # neighbors, of which suppression would drop one
     outputs = network.predict_for_training(draw_image(), EYE, NOT_GIVEN, None, true)
@@ -121,7 +121,7 @@ def test_true_patches_are_decoded_whatever_their_score() -> None:
 
 def test_other_patches_do_not_change_people() -> None:
     """A detected person comes out the same beside 1 and beside 9 queries that are not people."""
-    network, true = multi_hmr().eval(), torch.zeros(1, 12, 16, dtype=torch.bool)
+    network, true = make_multi_hmr().eval(), torch.zeros(1, 12, 16, dtype=torch.bool)
     true[0, 5, 6] = true[0, 2, 12] = True
     image, found = draw_image(), []
     assert network.patch_detector is not None
@@ -136,7 +136,7 @@ def test_other_patches_do_not_change_people() -> None:
 
 def test_people_attend_to_each_other() -> None:
     """Cross-attention comes first, then self-attention: another person changes the query after a block."""
-    head = multi_hmr().decoder
+    head = make_multi_hmr().decoder
     assert isinstance(head, HumanPerceptionHead)
     block, queries = head.layers[0], torch.randn(1, 2, TINY.decoder_width)
     context, no_bias = torch.randn(1, 20, TINY.decoder_width), torch.zeros(1, 1, 1, 2)
@@ -166,7 +166,7 @@ def test_rays_are_encoded_by_their_directions() -> None:
 
 @pytest.mark.parametrize("embedding", [True, False])
 def test_a_given_camera_changes_queries_only_with_the_embedding(embedding: bool) -> None:
-    network = multi_hmr(camera_embedding=embedding).eval()
+    network = make_multi_hmr(camera_embedding=embedding).eval()
     image, k = draw_image(), torch.tensor([[[200.0, 0, 128], [0, 200, 96], [0, 0, 1]]])
     wide = k * torch.tensor([[0.5], [0.5], [1.0]])
     found = [network.predict_for_training(image, camera, torch.tensor([True])) for camera in (k, wide)]
@@ -176,7 +176,7 @@ def test_a_given_camera_changes_queries_only_with_the_embedding(embedding: bool)
 
 def test_initial_weights_start_from_plausible_people() -> None:
     mean = rotations_from_6d(torch.randn(BONE_COUNT, 3, 2))
-    network = initialize(multi_hmr(), mean).eval()
+    network = initialize(make_multi_hmr(), mean).eval()
     k = torch.tensor([[166.3, 0, 128], [0, 166.3, 96], [0, 0, 1]])[None]  # 60° vertically
     with torch.no_grad():
         prediction = network(draw_image(), k, torch.tensor([True]), 10)
@@ -188,8 +188,8 @@ def test_initial_weights_start_from_plausible_people() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    network, body = multi_hmr(camera_embedding=True).train(), Body("low")
-    targets = random_targets(2, 3, SIZE)
+    network, body = make_multi_hmr(camera_embedding=True).train(), Body("low")
+    targets = make_random_targets(2, 3, SIZE)
     targets.present[1] = False
     true = assign_patches(targets, SIZE, TINY.patch_size).is_center
     outputs = network.predict_for_training(draw_image(2), targets.k, torch.tensor([True, False]), None, true)
@@ -205,7 +205,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 def test_weights_files_and_the_estimator(tmp_path: Path) -> None:
     """The configuration comes back from the file, and the estimator finds the people above the threshold."""
-    network = initialize(multi_hmr(camera_embedding=True), rotations_from_6d(torch.randn(BONE_COUNT, 3, 2))).eval()
+    network = initialize(make_multi_hmr(camera_embedding=True), rotations_from_6d(torch.randn(BONE_COUNT, 3, 2))).eval()
     assert network.patch_detector is not None
     network.patch_detector.score[2].bias.data.fill_(2.0)
     checkpoint.save_network(network, tmp_path / "a.safetensors")
@@ -226,7 +226,7 @@ def test_weights_files_and_the_estimator(tmp_path: Path) -> None:
 
 
 def test_reduced_precision_changes_little() -> None:
-    network, image = multi_hmr(camera_embedding=True).eval(), draw_image()
+    network, image = make_multi_hmr(camera_embedding=True).eval(), draw_image()
     with torch.no_grad():
         exact = network.predict_for_training(image, EYE, NOT_GIVEN)
         reduced = network.set_precision(torch.bfloat16).predict_for_training(image, EYE, NOT_GIVEN)

@@ -26,11 +26,11 @@ from multihmr2_ros.placement.surface import PersonDepthBuffers
 from test.helpers.people_factory import pinhole
 from test.helpers.rgbd_scenes import OVERLAID, make_frame, make_predicted, make_surface
 from test.helpers.simulation_scenes import body as full_body
-from test.helpers.simulation_scenes import person, scene
+from test.helpers.simulation_scenes import make_person, make_scene
 
 
 def test_vertices_that_no_face_uses_do_not_matter() -> None:
-    frame = make_frame(scene(person(3.5, 0.1), width=320, height=240), 0.0, np.random.default_rng(0))
+    frame = make_frame(make_scene(make_person(3.5, 0.1), width=320, height=240), 0.0, np.random.default_rng(0))
     people, surface = make_predicted(frame, OVERLAID, np.random.default_rng(0), "full"), make_surface("full")
     used, vertices = np.unique(full_body().faces), people.vertices.copy()
     unused = np.setdiff1d(np.arange(surface.vertex_count), used)
