@@ -98,8 +98,8 @@ def test_boxes_lie_on_the_ideal_image_beside_each_other(tmp_path: Path) -> None:
             ComparisonVideo(tmp_path / f"{name}.mp4", FACES, 10, stack).add(
                 0, EvaluationFrame(0, frame, truth=truth), people, None
             )
-        (frame,) = open_source(tmp_path / f"{name}.mp4")
-        images.append(frame.image)
+        (drawn,) = open_source(tmp_path / f"{name}.mp4")
+        images.append(drawn.image)
     assert (images[0] != 128).any()
     np.testing.assert_array_equal(images[0], images[1])
 

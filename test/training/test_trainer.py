@@ -287,7 +287,7 @@ import torch
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.training.distributed import connect_processes
 from multihmr2_ros.training.trainer import Hooks
-from test.helpers.training_runs import batches, config, trainer
+from test.helpers.training_runs import make_batches, make_config, make_trainer
 torch.set_num_threads(1)
 folder, render_cache = Path(sys.argv[1]), Path(sys.argv[2])
 
