@@ -16,6 +16,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Input of the user that cannot be used.
@@ -27,6 +30,12 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         """Make the message printable (see `make_printable`)."""
         super().__init__(make_printable(message))
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return the most similar known name, as a question to append to a sentence; "" if none is similar."""
+    nearest = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def make_printable(text: str) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from multihmr2_ros.cli import options
 from multihmr2_ros.cli.train_checks import check_options
 from multihmr2_ros.cli.train_options import add_arguments
-from multihmr2_ros.errors import UserError
+from multihmr2_ros.errors import UserError, suggest_name
 
 if TYPE_CHECKING:
     from multihmr2_ros.network.config import NetworkConfig
@@ -107,7 +107,7 @@ def _resolve_encoder_weights(args: argparse.Namespace, network: NetworkConfig) -
 
 def _make_network_config(args: argparse.Namespace, start_from: Path | None) -> NetworkConfig:
     from multihmr2_ros.network import checkpoint
-    from multihmr2_ros.network.config import NetworkConfig
+    from multihmr2_ros.network.config import NetworkConfig, find_unknown_names
     from multihmr2_ros.training.config import NETWORKS
 
     if start_from is not None:
@@ -123,7 +123,12 @@ def _make_network_config(args: argparse.Namespace, start_from: Path | None) -> N
             f"--network must be {', '.join(NETWORKS)} or a JSON file with the network configuration, got "
             f"{args.network!r} ({sizes!r:.80})"
         )
-    return NetworkConfig.from_dict(sizes)
+    if unknown := find_unknown_names(sizes):
+        raise UserError(
+            f"--network {args.network} has the unknown name {unknown[0]!r:.80}, which is not a field of NetworkConfig; "
+            f"correct or remove it{suggest_name(unknown[0], vars(NetworkConfig()))}"
+        )
+    return NetworkConfig(**sizes)
 
 
 def _make_training_config(args: argparse.Namespace, network: NetworkConfig, *, consistency: bool) -> TrainingConfig:

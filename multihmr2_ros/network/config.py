@@ -195,14 +195,18 @@ class NetworkConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
         """Create the configuration stored in a weights file. Raises UserError for unknown names, as in newer files."""
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
+        if unknown := find_unknown_names(values):
             names = ", ".join(map(repr, unknown))
             raise UserError(
                 f"network configuration: unknown names {names:.200}; the file is from a newer version; update "
                 "multihmr2_ros"
             )
         return cls(**values)
+
+
+def find_unknown_names(values: dict[str, Any]) -> list[str]:
+    """Return the names that are not fields of `NetworkConfig`, sorted."""
+    return sorted(values.keys() - {field.name for field in dataclasses.fields(NetworkConfig)})
 
 
 def _is_whole(value: Any, min_value: int, max_value: int) -> bool:

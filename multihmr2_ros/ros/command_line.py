@@ -29,10 +29,10 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from multihmr2_ros import caches
-from multihmr2_ros.errors import UserError
+from multihmr2_ros.errors import UserError, suggest_name
 from multihmr2_ros.terminal import ArgumentParser, discard_output
 
-from .parameters import DEFAULTS, RULES, suggest_name
+from .parameters import DEFAULTS, RULES
 
 # Names that remapping rules may have on their left side. ROS adds more services.
 TOPICS = {

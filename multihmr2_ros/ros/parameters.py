@@ -17,17 +17,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.parameter import Parameter
 
-from multihmr2_ros.errors import UserError
+from multihmr2_ros.errors import UserError, suggest_name
 
 # Not "on" and "off", because YAML reads these as true and false.
 WHEN = ("auto", "always", "never")
@@ -248,12 +247,6 @@ def find_unknown_parameters(node: Any) -> list[str]:
         for name, topic in sorted((name, name.removeprefix(QOS_OVERRIDES).split(".")[0]) for name in given)
         if name.startswith(QOS_OVERRIDES) and topic not in topics
     ]
-
-
-def suggest_name(name: str, known: Iterable[str]) -> str:
-    """Return the most similar known name, as a question to append to a sentence; "" if none is similar."""
-    nearest = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def apply_changes(current: NodeParameters, changes: Sequence[Parameter], *, is_configured: bool) -> NodeParameters:

@@ -155,6 +155,21 @@ def test_mistakes_are_reported_in_one_line(
 
 
 @pytest.mark.parametrize(
+    ("name", "suggestion"), [("encoder_widht", "; did you mean 'encoder_width'?"), ("xyz", ""), ("a" * 1000, "")]
+)
+def test_an_unknown_name_in_the_network_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, suggestion: str
+) -> None:
+    path = tmp_path / "network.json"
+    path.write_text(json.dumps({name: 192}))
+    assert main(["train", "--out", str(tmp_path / "run"), "--network", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"--network {path} has the unknown name {name!r:.80}, " in error
+    assert error.endswith(f"; correct or remove it{suggestion}\n")
+    assert "newer version" not in error
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--render-only", "--cache", "c", "--seed", "1"], "--seed has no effect with --render-only; omit --seed"),
