@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 
 from multihmr2_ros.progress import make_progress_bar
+from multihmr2_ros.training.cache_settings import remove_unused_folder
 from multihmr2_ros.training.data import REFRESH_S
 from multihmr2_ros.training.distributed import ProcessGroup
 from multihmr2_ros.training.render_cache import RenderCache
@@ -43,14 +44,15 @@ def start_renderers(session: Session, processes: ProcessGroup) -> Iterator[Rende
     if session.render_cache is None:
         yield None
         return
-    if processes.is_first:
-        open_folder(session.render_cache)
-    processes.wait()
-    if session.render_workers and processes.local_rank == 0:
-        with RenderProcesses(session.render_cache, session.render_workers) as renderers:
-            yield renderers
-    else:
-        yield None
+    with remove_unused_folder(session.render_cache.folder):
+        if processes.is_first:
+            open_folder(session.render_cache)
+        processes.wait()
+        if session.render_workers and processes.local_rank == 0:
+            with RenderProcesses(session.render_cache, session.render_workers) as renderers:
+                yield renderers
+        else:
+            yield None
 
 
 def wait_for_cache(

@@ -17,6 +17,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,24 @@ from multihmr2_ros.errors import UserError
 from multihmr2_ros.files import atomic_path
 
 SETTINGS_FILE = "settings.json"
+
+
+@contextmanager
+def remove_unused_folder(folder: Path) -> Iterator[None]:
+    """Remove the folder and its parents after the block if the block made them and they contain no data.
+
+    A settings file alone is no data.
+    """
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if folder in new and [path.name for path in folder.iterdir()] == [SETTINGS_FILE]:
+                (folder / SETTINGS_FILE).unlink()
+        for each in new:
+            with suppress(OSError):  # not empty
+                each.rmdir()
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:

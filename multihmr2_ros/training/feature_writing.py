@@ -24,6 +24,7 @@ import torch
 
 from multihmr2_ros.hardware import choose_training_threads, keep_freed_memory
 from multihmr2_ros.progress import make_progress_bar
+from multihmr2_ros.training.cache_settings import remove_unused_folder
 from multihmr2_ros.training.config import TrainingConfig
 from multihmr2_ros.training.data import Batches, SampleSource
 from multihmr2_ros.training.feature_cache import list_missing_batches, open_feature_folder, write_batch
@@ -48,15 +49,16 @@ def write_features(session: Session, count: int) -> Outcome:
     network = make_network(session).eval()
     sources = open_sources(session, cache)
     batches = Batches(sources, session.training.batch, session.training.seed)
-    open_feature_folder(folder, network, _describe_batches(session.training, sources))
     stop = StopRequest()
-    missing = list_missing_batches(folder, count)
-    with stop_on_signals(stop), make_progress_bar(missing, name="features", unit="batch") as bar:
-        for number in bar:
-            if stop():
-                left = len(list_missing_batches(folder, count))
-                return Outcome(f"stopped because {stop.reason}: {left} batches are missing", stop.exit_status)
-            write_batch(folder, number, batches[number], network)
+    with remove_unused_folder(folder), stop_on_signals(stop):
+        open_feature_folder(folder, network, _describe_batches(session.training, sources))
+        missing = list_missing_batches(folder, count)
+        with make_progress_bar(missing, name="features", unit="batch") as bar:
+            for number in bar:
+                if stop():
+                    left = len(list_missing_batches(folder, count))
+                    return Outcome(f"stopped because {stop.reason}: {left} batches are missing", stop.exit_status)
+                write_batch(folder, number, batches[number], network)
     return Outcome(f"done: {folder} contains {count} batches of {session.training.batch.batch_size} images")
 
 

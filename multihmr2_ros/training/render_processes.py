@@ -30,6 +30,7 @@ import torch
 
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.progress import make_progress_bar
+from multihmr2_ros.training.cache_settings import remove_unused_folder
 from multihmr2_ros.training.render_cache import RenderCache
 from multihmr2_ros.training.rendering import RenderCacheConfig, fill_cache, make_scene_renderer, open_folder
 from multihmr2_ros.training.stopping import Outcome, StopRequest, stop_on_signals
@@ -38,8 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> Outcome:
-    """Fill the render cache until it holds `images` training images."""
-    open_folder(config)
+    """Fill the render cache until it holds `images` training images. Without any, a new folder is removed again."""
     stop = StopRequest()
     wanted = images + config.held_out_images
 
@@ -47,9 +47,11 @@ def fill_render_cache(config: RenderCacheConfig, images: int, workers: int) -> O
         return len(RenderCache(config.folder)) + len(RenderCache(config.folder, held_out=True))
 
     with (
+        remove_unused_folder(config.folder),
         stop_on_signals(stop),
         make_progress_bar(name="rendering", unit="image", total=wanted, initial=count_images()) as bar,
     ):
+        open_folder(config)
         if workers <= 1:
             with torch.no_grad():
                 for _ in fill_cache(

@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import torch
 
@@ -31,6 +28,7 @@ from multihmr2_ros.network import checkpoint
 from multihmr2_ros.network.inference import Runtime
 from multihmr2_ros.training.augmentation import compute_input_sizes
 from multihmr2_ros.training.background_rendering import RenderMonitor, start_renderers, wait_for_cache
+from multihmr2_ros.training.cache_settings import remove_unused_folder
 from multihmr2_ros.training.data import Batch, make_held_out_batches
 from multihmr2_ros.training.distributed import ProcessGroup, choose_device, connect_processes
 from multihmr2_ros.training.feature_cache import check_reference_encoder
@@ -54,7 +52,8 @@ def train(session: Session) -> Outcome:
     """
     stop = StopRequest.from_time_limit(session.time_limit_s)
     _check_run_folder(session)
-    with _make_run_folder(session.out):
+    with remove_unused_folder(session.out):
+        make_folder(session.out)
         if not session.features:
             require_images(session)
         device = choose_device(torch.device(Runtime(session.device).resolve().device), os.environ)
@@ -110,19 +109,6 @@ def _check_run_folder(session: Session) -> None:
     for name in (WEIGHTS_FILE, LOG_FILE, CURVES_FILE):
         if (session.out / name).exists():
             raise UserError(f"{session.out / name} already exists; choose another --out")
-
-
-@contextmanager
-def _make_run_folder(folder: Path) -> Iterator[None]:
-    """Make the folder, with its parents. Those that are empty after the block are removed again."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    make_folder(folder)
-    try:
-        yield
-    finally:
-        for each in new:
-            with suppress(OSError):  # not empty
-                each.rmdir()
 
 
 def _make_trainer(session: Session, device: torch.device, processes: ProcessGroup) -> Trainer:

@@ -138,6 +138,11 @@ def test_the_command_trains_resumes_and_fine_tunes(
             ["--features-only", "--features", "{tmp}/f", "--features", "{tmp}/g", "--encoder-rate", "0"],
             "--features-only needs one --features DIR",
         ),
+        (["--render-only", "--cache", "{tmp}/new/cache", "--backgrounds", "{tmp}"], "photograph.jpg"),
+        (
+            ["--features-only", "--features", "{tmp}/new/f", "--encoder-rate", "0", "--empty-images", "{tmp}"],
+            "photograph.jpg",
+        ),
     ],
 )
 def test_mistakes_are_reported_in_one_line(

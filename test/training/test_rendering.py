@@ -29,8 +29,11 @@ import pytest
 import torch
 
 from multihmr2_ros.errors import UserError
+from multihmr2_ros.network.config import NANO
 from multihmr2_ros.simulation.scene import SceneOptions
-from multihmr2_ros.training.background_rendering import RenderMonitor
+from multihmr2_ros.training.background_rendering import RenderMonitor, start_renderers
+from multihmr2_ros.training.config import TrainingConfig
+from multihmr2_ros.training.distributed import ProcessGroup
 from multihmr2_ros.training.render_cache import (
     AFTER_HELD_OUT,
     HELD_OUT_SEED,
@@ -43,6 +46,7 @@ from multihmr2_ros.training.render_cache import (
 from multihmr2_ros.training.render_processes import RenderProcesses
 from multihmr2_ros.training.rendering import RenderCacheConfig, fill_cache, make_scene_renderer, open_folder
 from multihmr2_ros.training.samples import Sample
+from multihmr2_ros.training.session import Session
 from test.helpers.training_samples import make_render_cache, make_sample, make_small_sample
 
 
@@ -129,6 +133,17 @@ def test_a_cache_of_other_settings_is_refused(tmp_path: Path) -> None:
         open_folder(other)
     with pytest.raises(UserError, match="at least 50"):
         make_settings(tmp_path, cache_images=10)
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_a_new_cache_is_kept_only_with_images(tmp_path: Path, images: int) -> None:
+    config = make_settings(tmp_path / "new" / "cache")
+    session = Session(tmp_path / "run", NANO, TrainingConfig(), render_cache=config)
+    with start_renderers(session, ProcessGroup()):
+        assert (config.folder / "settings.json").is_file()
+        if images:
+            make_render_cache(config.folder, images)
+    assert [path.exists() for path in (tmp_path / "new", config.folder / "settings.json")] == [images > 0] * 2
 
 
 def test_caches_with_and_without_sam2_features_are_not_mixed(tmp_path: Path) -> None:
