@@ -20,6 +20,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ from multihmr2_ros.files import WholeFile, describe_write_error, make_temporary_
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}
+COMMIT_PERIOD_S = 1.0  # on a full disk, SQLite discards what is not committed
 METADATA_VERSION: Final = 8  # of ROS 2 Iron; later distributions read it too
 
 NEVER = QosTime(0x7FFFFFFF, 0xFFFFFFFF)
@@ -58,15 +60,16 @@ class BagWriter(WholeFile):
         self.path = Path(path)
         self.counts: dict[str, int] = {}
         self._latched = set(latched)
+        self._committed_s = time.monotonic()
         self._connections: dict[str, Any] = {}
         self._is_file = self.path.suffix.lower() in SUFFIXES
-        storage = SUFFIXES.get(self.path.suffix.lower(), storage)
-        if storage not in PLUGINS:
-            raise UserError(f"a bag's storage must be one of {', '.join(PLUGINS)}, got {storage!r}")
+        self.storage = SUFFIXES.get(self.path.suffix.lower(), storage)
+        if self.storage not in PLUGINS:
+            raise UserError(f"a bag's storage must be one of {', '.join(PLUGINS)}, got {self.storage!r}")
         self._refuse_existing()
         self._folder = make_temporary_path(self.path)
         name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside like the folder
-        self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[storage])
+        self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[self.storage])
         self._writer.path = UriPath(self._writer.path)
         try:
             self._writer.open()
@@ -98,9 +101,17 @@ class BagWriter(WholeFile):
                     f"expected {connection.msgtype} on {topic} of {self.path}, got {type_name}; use one type per topic"
                 )
             self._writer.write(connection, time_ns, data)
+            self._commit()
         except (OSError, sqlite3.Error) as error:
             raise describe_write_error(self.path, error) from error
         self.counts[topic] += 1
+
+    def _commit(self) -> None:
+        """Commit the messages of a .db3 file every COMMIT_PERIOD_S."""
+        if self.storage == "sqlite3" and time.monotonic() - self._committed_s >= COMMIT_PERIOD_S:
+            database: Any = self._writer.storage
+            database.conn.commit()
+            self._committed_s = time.monotonic()
 
     def close(self, *, keep_incomplete: bool = False) -> None:
         """Finish the bag and rename it to its path.

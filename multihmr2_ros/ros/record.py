@@ -138,7 +138,8 @@ def _close(writer: BagWriter) -> None:
         writer.close(keep_incomplete=True)
     except UserError:
         if writer.path.exists():
-            print(f"{writer.path} is incomplete; `mcap recover` and multihmr2 read it up to the error", file=sys.stderr)
+            repair = "; `mcap recover` repairs the .mcap file" if writer.storage == "mcap" else ""
+            print(f"{writer.path} is incomplete: multihmr2 reads it up to the error{repair}", file=sys.stderr)
         raise
 
 

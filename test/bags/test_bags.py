@@ -30,7 +30,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
 
 from multihmr2_ros import bags
-from multihmr2_ros.bags import definitions
+from multihmr2_ros.bags import definitions, writing
 from multihmr2_ros.bags.definitions import get_ros1_typestore, require_type
 from multihmr2_ros.bags.frames import BagSource
 from multihmr2_ros.bags.humans import human_array_to_cdr
@@ -178,6 +178,32 @@ def test_an_incomplete_bag_is_kept_on_request(tmp_path: Path, name: str) -> None
     assert recorded[:-1] == [data] * (len(recorded) - 1)
     assert 2_500_000 < len(data) * len(recorded) < 5_000_000
     assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_incomplete_sqlite_bag_is_kept_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_finished: bool
+) -> None:
+    """SQLite discards what is not committed, which leaves space for finishing the file."""
+    monkeypatch.setattr(writing, "COMMIT_PERIOD_S", 0.0)
+    writer, data = BagWriter(tmp_path / "bag.db3"), serialized(raw_image(make_image(0), "rgb8", START_NS))
+
+    def write_many() -> None:
+        for index in range(500_000 // len(data) + 1):
+            writer.write("/camera/image_raw", "sensor_msgs/msg/Image", data, START_NS + index)
+
+    with pytest.raises(UserError, match="cannot write"), no_file_above(500_000):
+        write_many()
+    if is_finished:
+        writer.close(keep_incomplete=True)
+    else:
+        with pytest.raises(UserError, match="cannot write"), no_file_above(0):
+            writer.close(keep_incomplete=True)
+    with BagReader(tmp_path / "bag.db3") as bag:
+        recorded = [message.data for message in bag.messages()]
+        assert bag.topics["/camera/image_raw"].count == len(recorded)
+    assert recorded == [data] * len(recorded)
+    assert 250_000 < len(data) * len(recorded) < 500_000
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: mak
 from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import read_stamp_ns, restamp
+from multihmr2_ros.bags.storage import is_bag
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.ros import play, record
@@ -49,6 +50,7 @@ from test.helpers.bag_factory import (
     serialized,
     write_bag,
 )
+from test.helpers.full_disk import no_file_above
 from test.helpers.ros_domain import DOMAIN_ID
 
 IMAGE, INFO = "/camera/image_raw/compressed", "/camera/camera_info"
@@ -181,6 +183,20 @@ def test_an_error_keeps_what_was_recorded(
     assert capsys.readouterr().err.splitlines() == [f"{out}: 2 messages until the error", "record: the disk is full"]
     with BagReader(out) as bag:
         assert [message.topic for message in bag.messages()] == [INFO] * 2
+
+
+@pytest.mark.parametrize(("name", "repair"), [("out.mcap", "; `mcap recover` repairs the .mcap file"), ("out.db3", "")])
+def test_an_incomplete_bag_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, repair: str
+) -> None:
+    writer = BagWriter(tmp_path / name)
+    for message in camera_messages(6, "jpeg"):
+        writer.write(message[0], message[2].__msgtype__, serialized(message[2]), message[1])
+    with no_file_above(0), pytest.raises(UserError, match="cannot write"):
+        record._close(writer)
+    out = tmp_path / name
+    assert capsys.readouterr().err == f"{out} is incomplete: multihmr2 reads it up to the error{repair}\n"
+    assert is_bag(out)
 
 
 def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> None:
