@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
+DATA = (
+    "cache", "coco", "bedlam", "pseudo_truth", "empty_images", "hold_out", "render_share", "features", "keypoint_steps",
+    "keypoint_every", "keypoint_people", "keypoint_poses", "consistency_with",
+)  # fmt: skip
 HELP = "train a network on rendered people and on datasets"
 
 
@@ -74,13 +78,15 @@ def _make_session(args: argparse.Namespace, render_cache: RenderCacheConfig | No
     lifting = None
     if args.keypoint_steps or args.keypoint_every:
         lifting = LiftingConfig(args.keypoint_steps, args.keypoint_every, args.keypoint_people, args.keypoint_poses)
+    datasets = _open_datasets(args)
     return Session(
         out=args.out,
         network=network,
         training=_make_training_config(args, network, consistency=reference is not None),
         render_cache=render_cache,
         render_workers=args.render_workers,
-        datasets=_open_datasets(args),
+        datasets=datasets,
+        data={**_describe_data(args), "dataset_images": [len(dataset) for dataset in datasets]},
         render_share=args.render_share,
         start_from=start_from,
         encoder_weights=_resolve_encoder_weights(args, network),
@@ -237,6 +243,13 @@ def _make_render_cache_config(args: argparse.Namespace) -> RenderCacheConfig:
             raise UserError(f"--{name} must be a folder, got {folder}; check the path")
     scene = SceneOptions(width=width, height=height, people=tuple(args.people), **folders)
     return RenderCacheConfig(args.cache, scene, args.cache_images, args.held_out_images, args.sam2)
+
+
+def _describe_data(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that choose the training data, by name, as values of JSON, with absolute paths."""
+    given = {name: getattr(args, name) for name in DATA}
+    described: dict[str, Any] = json.loads(json.dumps(given, default=lambda path: str(path.absolute())))
+    return described
 
 
 def _open_datasets(args: argparse.Namespace) -> tuple[SampleSource, ...]:

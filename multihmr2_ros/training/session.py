@@ -16,8 +16,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from multihmr2_ros.network.config import NetworkConfig
 from multihmr2_ros.training.config import TrainingConfig
@@ -36,6 +37,8 @@ class Session:
     render_cache       the render cache to train on
     render_workers     background processes that render during training
     datasets           readers of real data
+    data               description of the training data, values of JSON by name; saved in the state, to list what
+                       changed when the run is resumed
     render_share       fraction of renders among the images, if there are datasets
     start_from         weights file that the network starts from, instead of random weights
     encoder_weights    weights file of the pretrained encoder; replaces that of start_from
@@ -53,6 +56,7 @@ class Session:
     render_cache: RenderCacheConfig | None = None
     render_workers: int = 0
     datasets: tuple[SampleSource, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
     render_share: float = 0.5
     start_from: Path | None = None
     encoder_weights: Path | None = None

@@ -72,15 +72,18 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     progress: TrainingProgress,
     config: TrainingConfig,
+    data: dict[str, Any],
 ) -> Path:
     """Write the state and the averaged weights, each atomically, and remove all states but the newest KEPT_STATES.
 
+    data: as `Session.data`.
     Temporary files that a killed run left are removed, too.
     """
     state: dict[str, Any] = {
         "format": FORMAT,
         "network_config": json.dumps(vars(network.config), sort_keys=True),
         "training_config": json.dumps(config.to_dict(), sort_keys=True),
+        "data": json.dumps(data, sort_keys=True),
         "progress": vars(progress),
         "network": network.state_dict(),
         "ema": ema.network.state_dict(),
@@ -108,11 +111,13 @@ def load_state(
     ema: Ema[MultiHMR2],
     optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
+    data: dict[str, Any],
     device: torch.device,
 ) -> TrainingProgress:
     """Load the newest complete state of a folder into the network, its average and the optimizer.
 
-    Settings of `config` replace those of the state; one warning lists the differences. Raises UserError if there is no
+    Settings of `config` replace those of the state, and the run continues on other `data`, if given; one warning lists
+    the differences. Raises UserError if there is no
     state, or if it is of another network, of other trained parameters, or of a later step than the last of `config`.
     """
     state = _find_newest(folder, device)
@@ -123,7 +128,8 @@ def load_state(
         )
     _check_network(state, network, folder)
     _check_trained_tensors(state, optimizer, folder)
-    changes = list_changed_settings(json.loads(state["training_config"]), config)
+    before = json.loads(state["training_config"]) | json.loads(state.get("data", "{}"))  # older states lack data
+    changes = list_changed_settings(before, config.to_dict() | data)
     if changes:
         logger.warning("%s is resumed with other settings: %s", folder, ", ".join(changes))
     network.load_state_dict(state["network"])
@@ -136,12 +142,12 @@ def load_state(
     return progress
 
 
-def list_changed_settings(stored: dict[str, Any], config: TrainingConfig) -> list[str]:
+def list_changed_settings(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """Return a text for each setting with another value than the stored one: its name, its value, and the stored value.
 
-    Settings that the stored configuration lacks, because it is of an older version, are left out.
+    Stored settings may lack some, because they are of an older version; these are left out.
     """
-    before, now = _flatten(stored), _flatten(json.loads(json.dumps(config.to_dict())))
+    before, now = _flatten(stored), _flatten(json.loads(json.dumps(current)))
     return [f"{name} {now[name]} (before {before[name]})" for name in now if before.get(name, now[name]) != now[name]]
 
 

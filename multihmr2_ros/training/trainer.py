@@ -83,6 +83,7 @@ class Trainer:
         held_out: Sequence[Batch] = (),
         reference: MultiHMR2 | None = None,
         processes: ProcessGroup | None = None,
+        data: dict[str, Any] | None = None,
     ) -> None:
         """Prepare the run.
 
@@ -90,8 +91,10 @@ class Trainer:
         held_out   batches for validation
         reference  the frozen network of the consistency losses
         processes  of a distributed run
+        data       as `Session.data`
         """
         self.config, self.folder, self.device = config, folder, device
+        self.data = data or {}
         self.processes = processes or ProcessGroup()
         self.network = network.to(device).train().requires_grad_(True)
         freeze_encoder(self.network, config.optimisation)
@@ -114,7 +117,9 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the folder's newest state. Raises UserError if it does not fit the network or the settings."""
-        self.progress = load_state(self.folder, self.network, self.ema, self.optimizer, self.config, self.device)
+        self.progress = load_state(
+            self.folder, self.network, self.ema, self.optimizer, self.config, self.data, self.device
+        )
 
     def run(self, batches: Dataset[Batch], hooks: Hooks | None = None, *, show_progress: bool = True) -> bool:
         """Train for the configured number of steps, or until hooks.stop(). Returns whether all steps are done."""
@@ -163,7 +168,7 @@ class Trainer:
     def save(self) -> None:
         """Write the run's state and the averaged weights."""
         if self.processes.is_first:
-            save_state(self.folder, self.network, self.ema, self.optimizer, self.progress, self.config)
+            save_state(self.folder, self.network, self.ema, self.optimizer, self.progress, self.config, self.data)
         self.processes.wait()
 
     def _refuse_broken_loss(self, values: dict[str, float], batch: Batch) -> None:

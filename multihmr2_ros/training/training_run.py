@@ -124,6 +124,7 @@ def _make_trainer(session: Session, device: torch.device, processes: ProcessGrou
         held_out=_read_held_out_renders(session, network.config.image_size) if processes.is_first else (),
         reference=reference,
         processes=processes,
+        data=session.data,
     )
     if session.resume:
         trainer.resume()

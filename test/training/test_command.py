@@ -77,6 +77,7 @@ def test_the_command_trains_resumes_and_fine_tunes(
     assert main(arguments(tmp_path, render_cache, "--steps", "2", "--resume", "--matching", "joints")) == 0
     state = torch.load(list_state_paths(tmp_path / "run")[-1], weights_only=True)
     assert json.loads(state["training_config"])["losses"]["matching"]["cost"] == "joints"
+    assert json.loads(state["data"])["cache"] == str(render_cache)
     weights = str(tmp_path / "run" / "network.safetensors")
     tune = ["train", "--out", str(tmp_path / "tuned"), "--from", weights, "--consistency-with", weights]
     assert (

@@ -139,6 +139,13 @@ def test_a_resumed_run_uses_the_new_settings(
     )
 
 
+def test_changed_training_data_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_trainer(tmp_path / "run", make_config(), data={"cache": "/a", "coco": [], "hold_out": 0.0}).save()
+    make_trainer(tmp_path / "run", make_config(), data={"cache": "/b", "coco": [["c", "d"]], "hold_out": 0.0}).resume()
+    [warning] = caplog.messages
+    assert warning.endswith("is resumed with other settings: cache /b (before /a), coco [['c', 'd']] (before [])")
+
+
 def test_a_run_is_not_resumed_beyond_its_last_step(tmp_path: Path) -> None:
     run = make_trainer(tmp_path / "run", make_config(5))
     run.progress.step = 5
@@ -184,14 +191,14 @@ def test_temporary_files_of_a_killed_run_are_removed_later(tmp_path: Path) -> No
 
 
 def test_states_of_older_versions_can_be_resumed(tmp_path: Path, render_cache: Path) -> None:
-    """They lack the options of the network that were added later."""
+    """They lack the options of the network, and the description of the data, that were added later."""
     make_trainer(tmp_path / "run", make_config(1)).run(make_batches(render_cache, make_config(1)), show_progress=False)
     [path] = list_state_paths(tmp_path / "run")
     state = torch.load(path, weights_only=True)
     sizes = json.loads(state["network_config"])
-    del sizes["architecture"], sizes["camera_embedding"]
+    del sizes["architecture"], sizes["camera_embedding"], state["data"]
     torch.save(state | {"network_config": json.dumps(sizes)}, path)
-    again = make_trainer(tmp_path / "run", make_config(2))
+    again = make_trainer(tmp_path / "run", make_config(2), data={"cache": "/b"})
     again.resume()
     assert again.progress.step == 1
 
