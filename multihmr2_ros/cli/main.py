@@ -42,11 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit status: 0 success, 2 user error, 128 + n ended by signal n."""
     make_streams_safe()
     parser = _make_parser()
-    if (refusal := _check_arguments(sys.argv[1:] if argv is None else argv)) is not None:
+    argv = sys.argv[1:] if argv is None else argv
+    if (refusal := _check_arguments(argv)) is not None:
         print(f"multihmr2: {refusal}", file=sys.stderr)
         return 2
     try:
         args = parser.parse_args(argv)
+        args.arguments = argv[1:]  # of the verb
     except UserError as error:
         print(f"multihmr2: {error}", file=sys.stderr)
         return 2

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from multihmr2_ros.training.render_processes import fill_render_cache
     from multihmr2_ros.training.training_run import train
 
-    check_options(args)
+    check_options(args, args.arguments)
     render_cache = None if args.cache is None else _make_render_cache_config(args)
     if args.render_only:
         assert render_cache is not None

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from multihmr2_ros.cli.train_options import add_arguments
 from multihmr2_ros.errors import UserError
@@ -40,13 +41,14 @@ RUN = (
 NETWORK = ("network", "start_from", "encoder_weights", "encoder_rate", "loss", "seed")
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Raise UserError for options that cannot be used, or would have no effect, beside the others.
 
+    arguments: the command line that was parsed to args. Options in it with their default value are noticed, too.
     --threads and --loader-workers are always accepted, because they do not change results.
     """
     _check_numbers(args)
-    given = _list_given_options(args)
+    given = _list_given_options(arguments)
     for reason, names in _list_unused(args):
         for name in names:
             if name in given:
@@ -111,12 +113,11 @@ def _list_unused(args: argparse.Namespace) -> list[tuple[str, tuple[str, ...]]]:
     return [(reason, names) for is_unused, reason, names in rules if is_unused]
 
 
-def _list_given_options(args: argparse.Namespace) -> dict[str, str]:
-    """Return name → option of all options whose value is not the default; defaults that were given are not found."""
+def _list_given_options(arguments: Sequence[str]) -> dict[str, str]:
+    """Return name → option of the options in the arguments. Without defaults, argparse sets only these."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return {
-        action.dest: action.option_strings[0]
-        for action in parser._actions
-        if getattr(args, action.dest, action.default) != action.default
-    }
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    given, _ = parser.parse_known_args(arguments)
+    return {action.dest: action.option_strings[0] for action in parser._actions if action.dest in given}

@@ -186,6 +186,9 @@ def test_an_unknown_name_in_the_network_file(
         (["--cache", "c", "--images", "5"], "--images has no effect without --render-only"),
         (["--cache", "c", "--batches", "5"], "--batches has no effect without --features-only"),
         (["--cache", "c", "--hold-out", "0.1"], "--hold-out has no effect without --coco"),
+        (["--cache", "c", "--hold-out=0"], "--hold-out has no effect without --coco"),  # also the default
+        (["--empty-images", "e", "--start-im", "500"], "--start-images has no effect without --cache"),
+        (["--features", "f", "--square-padding"], "--square-padding has no effect on the stored batches"),
         (["--cache", "c", "--render-share", "0.1"], "--render-share has no effect without a dataset"),
         (["--cache", "c", "--most-views", "3"], "--most-views has no effect without --render-workers"),
         (["--cache", "c", "--keypoint-people", "9"], "--keypoint-people has no effect without --keypoint-steps"),
@@ -213,7 +216,7 @@ def test_documented_commands_have_no_options_without_effect() -> None:
     commands = read_documented_commands()
     assert len(commands) >= 8
     for _, *options in commands:
-        check_options(parser.parse_args(options))
+        check_options(parser.parse_args(options), options)
 
 
 def test_a_run_without_a_step_leaves_no_folder(
