@@ -31,6 +31,7 @@ from multihmr2_ros.errors import UserError
 DISTORTION_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 DISTORTION_ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant"}  # names that some drivers publish
 MAX_COEFFICIENT = 1e6  # coefficients of real lenses are at most some hundreds; a value of 1e100 would overflow
+MAX_SIDE = 32_766  # px, of an image that `cv2.remap` can undistort
 UNDISTORT_TOLERANCE_PX = 1e-6
 
 
@@ -63,6 +64,11 @@ class CameraModel:
     def __post_init__(self) -> None:
         check_size("the image", self.width, self.height)
         model, distortion = _validate_distortion(self.distortion_model, self.distortion)
+        if model and max(self.width, self.height) > MAX_SIDE:
+            raise UnusableDistortionError(
+                f"images with lens distortion must have sides of at most {MAX_SIDE} px, got {self.width} x "
+                f"{self.height} px; use the rectified image"
+            )
         object.__setattr__(self, "k", validate_k(self.k))
         object.__setattr__(self, "distortion_model", model)
         object.__setattr__(self, "distortion", distortion)

@@ -24,7 +24,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihmr2_ros.camera import CameraModel, distort_points, project, undistort_points
+from multihmr2_ros.camera import CameraModel, UnusableDistortionError, distort_points, project, undistort_points
+from multihmr2_ros.lens import LensDistortion
 from test.helpers.camera_cases import LENS_K, LENSES, SKEW, make_image_grid, make_points
 
 
@@ -102,6 +103,18 @@ def test_fisheye_points_beyond_ninety_degrees_are_nan() -> None:
     pixels = LENS_K[:2, 2] + np.stack([820.0 * theta_d, np.zeros(7)], axis=-1)
     recovered = np.arctan((undistort_points(pixels, camera)[:, 0] - 645.0) / 820.0)
     np.testing.assert_allclose(recovered, np.where(angle < np.pi / 2, angle, np.nan), atol=1e-8)
+
+
+@pytest.mark.parametrize(("width", "height"), [(32_767, 4), (4, 32_767)])
+def test_images_larger_than_opencv_can_undistort_are_refused(width: int, height: int) -> None:
+    k = np.array([[30_000.0, 0, width / 2], [0, 30_000.0, height / 2], [0, 0, 1]])
+    distortion = np.array([0.01, 0, 0, 0])
+    lens = LensDistortion(CameraModel(k, distortion, "plumb_bob", min(width, 32_766), min(height, 32_766)))
+    image = np.full((lens.camera.height, lens.camera.width, 3), 99, np.uint8)
+    assert lens.undistort_image(image).shape == image.shape
+    with pytest.raises(UnusableDistortionError, match=f"at most 32766 px, got {width} x {height} px"):
+        CameraModel(k, distortion, "plumb_bob", width, height)
+    assert CameraModel(k, np.zeros(0), "", width, height).width == width
 
 
 @pytest.mark.parametrize(("model", "coefficients"), [*LENSES, ("", [])])
