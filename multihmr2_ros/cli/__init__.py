@@ -13,3 +13,18 @@
 # limitations under the License.
 
 """The `multihmr2` command: one module per verb."""
+
+from __future__ import annotations
+
+import sys
+
+
+def run_command() -> int:
+    """Run `multihmr2 VERB …` and return its exit status. Ctrl-C during the imports prints no traceback."""
+    try:
+        from .main import main
+
+        return main()
+    except KeyboardInterrupt:  # before `main` handles it
+        print("\nmultihmr2: interrupted", file=sys.stderr)
+        return 130

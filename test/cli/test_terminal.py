@@ -76,6 +76,28 @@ def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: signal.Sig
     assert errors.strip().splitlines()[-1] == f"multihmr2 doctor: {word}"
 
 
+INTERRUPTED_IMPORT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+from multihmr2_ros.cli import run_command
+sys.exit(run_command())
+"""
+
+
+@pytest.mark.parametrize("module", ["main", "doctor"])
+def test_ctrl_c_during_the_imports_is_one_line(module: str) -> None:
+    program = [sys.executable, "-c", INTERRUPTED_IMPORT, f"multihmr2_ros.cli.{module}"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nmultihmr2: interrupted\n")
+
+
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     script = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
