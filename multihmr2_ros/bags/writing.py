@@ -31,7 +31,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.recovery import UriPath
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import WholeFile, describe_write_error, make_temporary_path
+from multihmr2_ros.files import WholeFile, describe_write_error, make_temporary_path, require_parent_folder
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}
@@ -53,7 +53,7 @@ class BagWriter(WholeFile):
     latched  topics that a player must publish transient local
 
     The bag appears under its name when the block ends without an exception; otherwise nothing is left on the disk.
-    Memory is bounded. Raises UserError if path exists, or cannot be written.
+    Memory is bounded. Raises UserError if path exists, if its parent folder does not exist, or if it cannot be written.
     """
 
     def __init__(self, path: str | Path, storage: str = "mcap", latched: Collection[str] = ("/tf_static",)) -> None:
@@ -67,6 +67,7 @@ class BagWriter(WholeFile):
         if self.storage not in PLUGINS:
             raise UserError(f"a bag's storage must be one of {', '.join(PLUGINS)}, got {self.storage!r}")
         self._refuse_existing()
+        require_parent_folder(self.path)
         self._folder = make_temporary_path(self.path)
         name = self.path.stem if self._is_file else self.path.name  # rosbags names the file inside like the folder
         self._writer = Writer(self._folder / name, version=METADATA_VERSION, storage_plugin=PLUGINS[self.storage])

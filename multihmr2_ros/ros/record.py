@@ -42,7 +42,6 @@ from multihmr2_ros.bags.definitions import require_type
 from multihmr2_ros.bags.reading import BagReader
 from multihmr2_ros.bags.writing import BagWriter
 from multihmr2_ros.errors import UserError
-from multihmr2_ros.files import require_parent_folder
 from multihmr2_ros.terminal import ArgumentParser
 
 from .command_line import collect_stop_signals, resolve_topic, run_tool
@@ -94,7 +93,6 @@ def _make_parser() -> ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    require_parent_folder(options.out)
     node = rclpy.create_node("bag_recorder")
     try:
         return _run_node(node, options)

@@ -206,10 +206,11 @@ def test_an_incomplete_sqlite_bag_is_kept_on_request(
     assert 250_000 < len(data) * len(recorded) < 500_000
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with BagWriter(tmp_path / "new" / "out.mcap") as writer:
-        writer.write("/camera/camera_info", "sensor_msgs/msg/CameraInfo", serialized(camera_info(0)), 0)
-    assert (tmp_path / "new" / "out.mcap").is_file()
+@pytest.mark.parametrize("name", ["out.mcap", "out"])
+def test_a_missing_parent_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"the folder {tmp_path}/new of {name} does not exist: create it first"):
+        BagWriter(tmp_path / "new" / name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["folder", "bag.mcap"])
