@@ -31,7 +31,7 @@ from multihmr2_ros.simulation.appearance.appearance import sample_appearance
 from multihmr2_ros.simulation.appearance.materials import DISPLAY_GAMMA
 from multihmr2_ros.simulation.rendering.backdrop import load_image, load_texture_levels, render_backdrop
 from multihmr2_ros.simulation.rendering.sensor import MIDDLE_GRAY, apply_sensor_effects
-from multihmr2_ros.simulation.scene import SceneOptions
+from multihmr2_ros.simulation.scene import SceneOptions, sample_scene
 from multihmr2_ros.simulation.scene.environment import Backdrop, list_background_images, sample_environment
 from multihmr2_ros.simulation.scene.sensor import SensorEffects, sample_sensor
 
@@ -173,6 +173,21 @@ def test_photographs_are_found_cropped_and_flipped(photographs: Path) -> None:
     np.testing.assert_array_equal(flipped, plain[:, ::-1])
     cropped = render_backdrop(Backdrop(0, "sky", path, attached="camera", crop=(0.5, 0.0, 1.0, 0.5)), 80, 50, unused)
     np.testing.assert_array_equal(cropped, plain[:50, 80:])
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_steep_cameras_that_move_see_ground_instead_of_mirrored_photographs(pictures: Path, moving: bool) -> None:
+    options = SceneOptions(backgrounds=pictures, moving_camera=moving, people=(1, 1), duration_s=0.1)
+    shown, steep = [], []  # of the scenes with a photograph
+    for seed in range(60):
+        scene = sample_scene(np.random.default_rng(seed), options)
+        if scene.environment.backdrop.photograph is not None:
+            half_fov = np.arctan2(scene.camera.height / 2, scene.camera.k[1, 1])
+            steep.append(scene.camera.path.pitch_rad + half_fov > np.radians(60))
+            shown.append(scene.environment.ground is not None)
+    assert 5 < sum(steep) < len(steep) - 5
+    assert {is_shown for is_shown, is_steep in zip(shown, steep, strict=True) if not is_steep} == {False, True}
+    assert {is_shown for is_shown, is_steep in zip(shown, steep, strict=True) if is_steep} == {moving, True}
 
 
 def test_many_large_photographs_do_not_stay_in_memory(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,8 @@ from multihmr2_ros.simulation.scene.options import SceneOptions
 BACKGROUND_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOGRAPH_PROBABILITY = 0.7
 GROUND_UNDER_PHOTOGRAPH_PROBABILITY = 0.3
+# Further below the horizon, a photograph that is attached to the world would appear as narrow, mirrored wedges.
+MAX_PHOTOGRAPH_DEPRESSION_RAD = math.radians(60)
 ROOM_PROBABILITY = 0.5
 TEXTURE_PROBABILITY = 0.6
 
@@ -100,12 +103,19 @@ class Environment:
     backdrop: Backdrop
 
 
-def sample_environment(generator: np.random.Generator, options: SceneOptions) -> Environment:
-    """Sample an environment; photographs and textures come from the folders in the options, if given."""
+def sample_environment(
+    generator: np.random.Generator, options: SceneOptions, depression_rad: float = 0.0
+) -> Environment:
+    """Sample an environment; photographs and textures come from the folders in the options, if given.
+
+    depression_rad: angle of the camera's lowest ray below the horizon
+    """
     photographs = list_background_images(options.backgrounds, without="textures")
     textures = list_background_images(options.textures)
     backdrop = _sample_backdrop(generator, photographs, moving=bool(options.moving_camera))
     on_photograph = backdrop.photograph is not None and generator.random() > GROUND_UNDER_PHOTOGRAPH_PROBABILITY
+    if backdrop.attached == "world" and depression_rad > MAX_PHOTOGRAPH_DEPRESSION_RAD:
+        on_photograph = False
     room = None
     if backdrop.photograph is None and generator.random() < ROOM_PROBABILITY:
         room = Room(

@@ -72,12 +72,13 @@ def sample_scene(generator: np.random.Generator, options: SceneOptions) -> Scene
             shape = sample_shape(generator)
             waiting = [(shape, sample_behavior(generator, shape, motions))]
     obstacles += sample_obstacles(generator, camera, occupied, options)
+    depression = camera.path.pitch_rad + math.atan2(camera.height - camera.k[1, 2], camera.k[1, 1])
     return Scene(
         seed=seed,
         people=tuple(people),
         camera=camera,
         obstacles=tuple(obstacles),
-        environment=sample_environment(generator, options),
+        environment=sample_environment(generator, options, depression),
         sensor=sample_sensor(generator, options),
         frame_rate_hz=options.frame_rate_hz,
         duration_s=options.duration_s,
