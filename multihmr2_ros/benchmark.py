@@ -122,12 +122,13 @@ def measure(weights: Path, config: BenchmarkConfig) -> Row:
 def measure_network(network: MultiHMR2, config: BenchmarkConfig) -> Row:
     """Measure and return all figures: milliseconds (least, p50, p95), frames per second, MiB.
 
-    Raises UserError for more people than the network can find.
+    Raises UserError for no people, or more than the network can find.
     """
-    if max(config.people) > network.config.queries:
+    impossible = [count for count in config.people if not 1 <= count <= network.config.queries]
+    if impossible:
         raise UserError(
-            f"--people must be at most {network.config.queries}, the number of queries of this network, got "
-            f"{max(config.people)}"
+            f"--people must be from 1 to {network.config.queries}, the number of queries of this network, got "
+            f"{impossible[0]}"
         )
     is_gpu = config.device.startswith("cuda")
     with torch.cuda.device(config.device) if is_gpu else contextlib.nullcontext():

@@ -125,8 +125,8 @@ def test_ros_without_repeats(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("--size 768", "WIDTHxHEIGHT"),
         ("--people one", "whole numbers"),
-        ("--people 0", "max_people"),
-        ("--people 1,500", "at most"),
+        ("--people 3,0", "--people must be from 1 to"),
+        ("--people 1,500", "--people must be from 1 to"),
         ("--precision int8", "int8"),
         ("--precision fp16", "GPU"),
         ("--mode graph", "GPU"),
