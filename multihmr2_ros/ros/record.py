@@ -49,7 +49,8 @@ from .conversions import import_message_class
 from .qos import choose_recording_qos
 
 UPDATE_PERIOD_S = 0.2  # period of the search for publishers of missing topics
-DRAIN_S = 0.3  # for messages that have already arrived when the recording ends
+DRAIN_S = 0.3  # for messages on their way when the recording ends
+MAX_DRAIN_S = 10.0  # for messages that have already arrived; a slow disk needs time to write them
 
 
 class Recorder:
@@ -160,9 +161,15 @@ def _record(recorder: Recorder, writer: BagWriter, executor: SingleThreadedExecu
                     raise
                 print(f"record: {error}; the other topics are still recorded", file=sys.stderr, flush=True)
             look_s = time.monotonic()
-    end_s = time.monotonic() + DRAIN_S
-    while time.monotonic() < end_s:
-        executor.spin_once(timeout_sec=DRAIN_S / 10)
+    _drain(writer, executor)
+
+
+def _drain(writer: BagWriter, executor: SingleThreadedExecutor) -> None:
+    """Write the messages that have arrived, and those that arrive within DRAIN_S."""
+    begin_s, before, written = time.monotonic(), -1, sum(writer.counts.values())
+    while (taken_s := time.monotonic() - begin_s) < DRAIN_S or (before < written and taken_s < MAX_DRAIN_S):
+        executor.spin_once(timeout_sec=DRAIN_S / 10 if taken_s < DRAIN_S else 0.001)  # 0.0 may return without a message
+        before, written = written, sum(writer.counts.values())
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -30,6 +30,10 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not in this shell: source scripts/env.sh")
 pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: make setup")
 
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CameraInfo
+
 from multihmr2_ros.bags.definitions import make_typestore
 from multihmr2_ros.bags.reading import BagMessage, BagReader
 from multihmr2_ros.bags.stamps import read_stamp_ns, restamp
@@ -52,6 +56,7 @@ from test.helpers.bag_factory import (
 )
 from test.helpers.full_disk import no_file_above
 from test.helpers.ros_domain import DOMAIN_ID
+from test.helpers.ros_wire import ros_context
 
 IMAGE, INFO = "/camera/image_raw/compressed", "/camera/camera_info"
 ENVIRONMENT = os.environ | {"ROS_DOMAIN_ID": str(DOMAIN_ID), "PYTHONUNBUFFERED": "1"}
@@ -66,7 +71,7 @@ def start(module: str, *arguments: object, **environment: str) -> subprocess.Pop
     )  # fmt: skip
 
 
-def ended(process: subprocess.Popen[str], timeout_s: float = 30) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str], timeout_s: float = 120) -> tuple[int, str]:
     try:
         text, _ = process.communicate(timeout=timeout_s)
     finally:
@@ -139,7 +144,7 @@ print("imported:", *sorted(set(sys.modules) - before))
 """
     bag = write_bag(tmp_path / "in.mcap", camera_messages(3, "jpeg"))
     done = subprocess.run(
-        [sys.executable, "-c", program, str(bag)], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, str(bag)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == "imported:", done.stdout + done.stderr
 
@@ -199,6 +204,32 @@ def test_an_incomplete_bag_is_reported(
     assert is_bag(out)
 
 
+def test_messages_that_have_arrived_are_written_although_the_disk_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = BagWriter.write, 40
+
+    def write_slowly(writer: BagWriter, *message: Any) -> None:
+        time.sleep(1.5 * record.DRAIN_S / count)
+        write(writer, *message)
+
+    monkeypatch.setattr(BagWriter, "write", write_slowly)
+    with ros_context(), BagWriter(tmp_path / "out.mcap") as writer:
+        node = rclpy.create_node("recorder")
+        publisher = node.create_publisher(CameraInfo, INFO, count)
+        recorder = record.Recorder(node, writer, [INFO])
+        while not publisher.get_subscription_count():
+            recorder.update_subscriptions()
+        for _ in range(count):
+            publisher.publish(CameraInfo())
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        record._drain(writer, executor)
+        assert writer.counts == {INFO: count}
+        executor.shutdown()
+        node.destroy_node()
+
+
 def test_recorded_stamps_come_with_a_clock_at_twice_the_pace(tmp_path: Path) -> None:
     count = 41
     recorded_s = (count - 1) / RATE
@@ -247,7 +278,7 @@ def test_a_closed_pipe_ends_the_player(tmp_path: Path) -> None:
     player = start("play", write_bag(tmp_path / "in.mcap", camera_messages(3, "jpeg")), "--wait-for", 0)
     assert player.stdout is not None
     player.stdout.close()
-    assert player.wait(30) == 141
+    assert player.wait(120) == 141
 
 
 @pytest.mark.usefixtures("restore_signal_handlers")
