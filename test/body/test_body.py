@@ -212,7 +212,7 @@ warp.init()
 print("to standard error again", file=sys.stderr)
 """
     root = paths.ROOT
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "to standard error again\n")
 
 
@@ -220,7 +220,7 @@ def test_a_process_without_standard_error_has_bodies(full: Body) -> None:
     """Some daemons close standard error."""
     script = 'import os; os.close(2); from multihmr2_ros.body import Body; print(len(Body("full").faces))'
     root = paths.ROOT
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, f"{len(full.faces)}\n")
 
 
@@ -237,5 +237,5 @@ threads = [threading.Thread(target=load) for _ in range(2)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines() == ["loaded", "loaded"], done.stderr

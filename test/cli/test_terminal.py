@@ -47,8 +47,8 @@ def write(args):
     if "block" in sys.argv:
         with video:
             video.write(np.zeros((48, 64, 3), np.uint8), 0.0)
-            time.sleep(60)
-    time.sleep(60)
+            time.sleep(600)
+    time.sleep(600)
 
 import multihmr2_ros.cli.doctor
 multihmr2_ros.cli.doctor.run = write
@@ -68,7 +68,7 @@ def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: signal.Sig
         time.sleep(0.3)
         assert len(list(tmp_path.glob(".*.tmp"))) == 1
         running.send_signal(number)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=300)
     assert running.returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
     assert "Traceback" not in errors

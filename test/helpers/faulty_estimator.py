@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -73,10 +73,10 @@ class FaultyEstimator(StandInEstimator):
 class Factory:
     """Factory of FaultyEstimators that records the arguments.
 
-    faults: the faults of successive steps of all estimators: an exception to raise, seconds to sleep, or None.
+    faults: the faults of successive steps of all estimators: an exception to raise, an event to wait for, or None.
     """
 
-    def __init__(self, *faults: BaseException | float | None) -> None:
+    def __init__(self, *faults: BaseException | threading.Event | None) -> None:
         self.faults = list(faults)
         self.made: list[Any] = []
         self.refusals: list[BaseException] = []  # raised instead of returning an estimator
@@ -92,4 +92,4 @@ class Factory:
         if isinstance(fault, BaseException):
             raise fault
         if fault is not None:
-            time.sleep(fault)
+            fault.wait()

@@ -18,11 +18,12 @@ test.helpers.faulty_node_process hang|fail [--ros-args …]`."""
 from __future__ import annotations
 
 import sys
+import threading
 
 from multihmr2_ros.ros.node import main
 from test.helpers.faulty_estimator import ILLEGAL, Factory
 
 if __name__ == "__main__":
     program, fault, *arguments = sys.argv
-    faults = [None, 3600.0] if fault == "hang" else [None, *[ILLEGAL] * 1000]
+    faults = [None, threading.Event()] if fault == "hang" else [None, *[ILLEGAL] * 1000]
     sys.exit(main([program, *arguments], Factory(*faults)))

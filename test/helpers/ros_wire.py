@@ -36,6 +36,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from multihmr2_ros.ros import node
 from multihmr2_ros.ros.node import PerceptionNode
 from test import paths
 from test.helpers.ros_domain import DOMAIN_ID
@@ -45,6 +46,9 @@ BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=50)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 EVERYTHING = QoSProfile(depth=10_000)
+TIMEOUT_S = 120.0  # for each step; a busy machine needs 40 s to start a process
+REPEAT_S = 3.0  # what may be lost is sent again after this time
+ATTEMPTS = int(TIMEOUT_S / REPEAT_S)
 
 
 class Peer:
@@ -63,7 +67,7 @@ class Peer:
         self.until(lambda: subscription.get_publisher_count() > 0)
         return came
 
-    def until(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
+    def until(self, condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"waited for {timeout_s} s"
@@ -79,10 +83,10 @@ class Peer:
         if name not in self._clients:
             self._clients[name] = self.peer.create_client(kind, name)
             self.until(self._clients[name].service_is_ready)
-        for _ in range(4):  # the reply is lost if the service has not discovered the client yet
+        for _ in range(ATTEMPTS):  # the reply is lost if the service has not discovered the client yet
             future = self._clients[name].call_async(request)
             with contextlib.suppress(AssertionError):
-                self.until(future.done, 3.0)
+                self.until(future.done, REPEAT_S)
                 return future.result()
         raise AssertionError(f"{name} did not answer")
 
@@ -121,6 +125,14 @@ class Wire(Peer):
 
         self.until(is_matched)
 
+    def calibrate(self, camera_info: CameraInfo | bytes) -> None:
+        """Publish a camera_info (bytes: serialized) and wait until the node has received it."""
+        self.wait_until_matched(self.camera_info)
+        assert self.node._inputs is not None
+        former = self.node._inputs.camera_info
+        self.camera_info.publish(camera_info)
+        self.until(lambda: self.node._inputs.camera_info is not former)
+
     def send(self, message: Any = None) -> Any:
         """Publish an image (gray by default), stamped one second after the last one."""
         message = image_message() if message is None else message
@@ -132,13 +144,13 @@ class Wire(Peer):
         return message
 
     def send_until(self, condition: Callable[[], Any], message: Any = None) -> None:
-        """Send an image, and again every 3 s until the condition holds: with best effort, an image may be lost."""
-        for _ in range(8):
+        """Send an image, and again every REPEAT_S until the condition holds: with best effort, it may be lost."""
+        for _ in range(ATTEMPTS):
             self.send(message)
             with contextlib.suppress(AssertionError):
-                self.until(condition, 3.0)
+                self.until(condition, REPEAT_S)
                 return
-        raise AssertionError("eight images did not bring about what was waited for")
+        raise AssertionError(f"{ATTEMPTS} images did not bring about what was waited for")
 
     def exchange(self, came: list[Any], message: Any = None) -> Any:
         """Send an image and return its result."""
@@ -149,8 +161,14 @@ class Wire(Peer):
         for result in self.node.set_parameters([Parameter(name, value=value) for name, value in values.items()]):
             assert result.successful, result.reason
 
+    def close_node(self) -> None:
+        """Close the node and wait for the image in work, which may take longer on a busy machine."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(node, "STOP_TIMEOUT_S", 30.0)
+            assert self.node.close()
+
     def close(self) -> None:
-        assert self.node.close()
+        self.close_node()
         self.node.destroy_node()
         super().close()
 
@@ -218,7 +236,7 @@ class Process:
 
     def kill(self) -> None:
         self.popen.kill()
-        self.popen.wait(5.0)
+        self.popen.wait(60.0)
         self._log.close()
 
 

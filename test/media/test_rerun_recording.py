@@ -380,7 +380,7 @@ def test_the_web_viewer_is_for_this_machine_and_ends(tmp_path: Path) -> None:
     try:
         with RerunRecording(None, make_topology(Body("low")), viewer, "walk") as writer:
             writer.add(make_frame(make_walking_people(0)), make_walking_people(0))
-        assert b"<html" in urllib.request.urlopen(viewer.address, timeout=10).read(2000).lower()
+        assert b"<html" in urllib.request.urlopen(viewer.address, timeout=60).read(2000).lower()
         listening = subprocess.run(
             ["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=True
         )

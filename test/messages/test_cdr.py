@@ -347,7 +347,7 @@ def test_published_bytes_arrive_as_the_message() -> None:
         node.create_subscription(MarkerArray, "markers", received.append, 1)
         executor = rclpy.executors.SingleThreadedExecutor(context=context)
         executor.add_node(node)
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + 60.0
         while not publisher.get_subscription_count() and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.05)
         publisher.publish(marker_array_to_cdr(sent).to_bytes())

@@ -86,14 +86,14 @@ def test_tf32_stays_off_until_the_last_thread_has_ended(monkeypatch: pytest.Monk
     def compute() -> None:
         with inference.TF32.disable():
             started.set()
-            first_has_ended.wait(10)
+            first_has_ended.wait(60)
             seen.append(torch.backends.cudnn.allow_tf32)
 
     started = threading.Event()
     thread = threading.Thread(target=compute)
     with inference.TF32.disable():
         thread.start()
-        assert started.wait(10)
+        assert started.wait(60)
     first_has_ended.set()
     thread.join()
     assert seen == [False]

@@ -196,7 +196,7 @@ def with_profiles(path: Path | None) -> dict[str, str]:
 def segment_bytes(path: Path | None) -> tuple[int, str]:
     """Return the size of a process's shared memory with these profiles, and the output of Fast DDS about them."""
     code = [sys.executable, "-c", SEGMENTS]
-    finished = subprocess.run(code, env=with_profiles(path), capture_output=True, text=True, timeout=60, check=True)
+    finished = subprocess.run(code, env=with_profiles(path), capture_output=True, text=True, timeout=120, check=True)
     *complaints, size = finished.stdout.splitlines()
     return int(size), "\n".join(complaints) + finished.stderr
 

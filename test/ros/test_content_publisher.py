@@ -65,7 +65,7 @@ class Wire:
             self.until(lambda topic=topic: self.node.count_publishers(topic) > 0)
 
     def until(self, condition: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         while not condition():
             assert time.monotonic() < deadline
             self.executor.spin_once(timeout_sec=0.02)

@@ -35,9 +35,17 @@ from multihmr2_ros.estimator import Estimator
 from multihmr2_ros.network.shared_inference import CameraInference
 from multihmr2_ros.ros.cameras import SharedEstimatorFactory, main, split_cameras
 from multihmr2_ros.ros.parameters import NodeParameters
-from test.helpers.ros_wire import BEST_EFFORT, EVERYTHING, Peer, Process, image_message, processes, ros_context
+from test.helpers.ros_wire import (
+    BEST_EFFORT,
+    EVERYTHING,
+    TIMEOUT_S,
+    Peer,
+    Process,
+    image_message,
+    processes,
+    ros_context,
+)
 
-PATIENCE_S = 180.0  # of the start and of the first images; the machine may be busy
 ROS = ["--ros-args", "-r", "image:=image_raw"]
 
 
@@ -54,7 +62,7 @@ def test_two_cameras_of_one_process(small_checkpoint: Path, start: Callable[...,
         process = start("multihmr2_ros.ros.cameras", "front", "robot/rear", *ROS, *options)
         cameras = {"front": "front_", "robot/rear": "rear_"}
         publishers = [peer.peer.create_publisher(Image, f"/{camera}/image_raw", BEST_EFFORT) for camera in cameras]
-        peer.until(lambda: all(peer.peer.count_publishers(f"/{camera}/humans") for camera in cameras), PATIENCE_S)
+        peer.until(lambda: all(peer.peer.count_publishers(f"/{camera}/humans") for camera in cameras))
         humans = {camera: peer.listen(HumanArray, f"/{camera}/humans", EVERYTHING) for camera in cameras}
 
         def send_until_both_answered() -> bool:
@@ -63,11 +71,11 @@ def test_two_cameras_of_one_process(small_checkpoint: Path, start: Callable[...,
             peer.spin(0.5)
             return all(any(message.humans for message in came) for came in humans.values())
 
-        peer.until(send_until_both_answered, PATIENCE_S)
+        peer.until(send_until_both_answered)
         for camera, prefix in cameras.items():
             people = [person for message in humans[camera] for person in message.humans]
             assert all(person.frame_id.startswith(prefix) for person in people if person.frame_id)
-        assert process.stop(signal.SIGINT, PATIENCE_S) == 0, process.log()
+        assert process.stop(signal.SIGINT, TIMEOUT_S) == 0, process.log()
     assert "does nothing" not in process.log()
 
 

@@ -99,11 +99,9 @@ def test_markers_of_a_track_that_ended_are_deleted_once(wire: Callable[..., Wire
 def test_where_the_intrinsics_came_from_is_said(wire: Callable[..., Wire]) -> None:
     here = wire()
     humans = here.listen(HumanArray, "/humans")
-    here.until(lambda: here.camera_info.get_subscription_count() > 0)
 
     def after(camera_info: CameraInfo) -> HumanArray:
-        here.camera_info.publish(camera_info)
-        here.spin(0.2)
+        here.calibrate(camera_info)
         return here.exchange(humans)
 
     assert here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_PREDICTED
@@ -125,11 +123,9 @@ def test_where_the_intrinsics_came_from_is_said(wire: Callable[..., Wire]) -> No
 def test_points_of_a_distorted_raw_image_are_those_of_the_image_as_it_came(wire: Callable[..., Wire]) -> None:
     here = wire()
     humans = here.listen(HumanArray, "/humans")
-    here.until(lambda: here.camera_info.get_subscription_count() > 0)
     distorted = calibration(k=50.0, p=40.0)
     distorted.distortion_model, distorted.d = "plumb_bob", [0.2, 0.05, 0.01, -0.01, 0.0]
-    here.camera_info.publish(distorted)
-    here.spin(0.2)
+    here.calibrate(distorted)
     (human,) = here.exchange(humans).humans
     rays = np.reshape(human.joints, (-1, 3))
     coefficients = np.array(distorted.d)
@@ -142,11 +138,9 @@ def test_the_overlay_of_a_distorted_raw_image_is_drawn_through_the_lens(wire: Ca
     here = wire()
     here.estimator.people |= {"pelvis": np.array([[0.2, 0.1, 0.6]])}
     overlays = here.listen(Image, "/perception_node/overlay")
-    here.until(lambda: here.camera_info.get_subscription_count() > 0)
     distorted = calibration(k=40.0, p=40.0)
     distorted.distortion_model, distorted.d = "plumb_bob", [0.8, 0.0, 0.01, -0.01, 0.0]
-    here.camera_info.publish(distorted)
-    here.spin(0.2)
+    here.calibrate(distorted)
     overlay = here.exchange(overlays)
     k = np.reshape(distorted.k, (3, 3))
 

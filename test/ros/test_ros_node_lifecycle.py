@@ -46,7 +46,18 @@ from visualization_msgs.msg import Marker, MarkerArray
 from multihmr2_ros.frame import Frame
 from multihmr2_ros.people import People
 from test.helpers.ros_domain import DOMAIN_ID
-from test.helpers.ros_wire import EVERYTHING, RELIABLE, Log, Peer, Wire, image_message, message_of, processes, values_of
+from test.helpers.ros_wire import (
+    EVERYTHING,
+    RELIABLE,
+    TIMEOUT_S,
+    Log,
+    Peer,
+    Wire,
+    image_message,
+    message_of,
+    processes,
+    values_of,
+)
 from test.paths import ROOT
 
 NEXT = {  # state → transition → state
@@ -111,7 +122,7 @@ def test_an_image_in_work_is_not_published_after_deactivation(wire: Callable[...
 
     def wait_and_step(frame: Frame) -> People:
         people = step(frame)
-        assert may_end.wait(60.0)
+        assert may_end.wait(TIMEOUT_S)
         return people
 
     here.estimator.step = wait_and_step  # type: ignore[method-assign]
@@ -152,7 +163,7 @@ def test_the_last_words_are_waited_for(wire: Callable[..., Wire], monkeypatch: p
 
     here.exchange(here.listen(HumanArray, "/humans"))
     monkeypatch.setattr(Publisher, "wait_for_all_acked", wait)
-    assert here.node.close()
+    here.close_node()
     assert {"/humans", "/perception_node/markers", "/perception_node/points"} <= waited
 
 
@@ -170,7 +181,7 @@ def test_services(wire: Callable[..., Wire]) -> None:
     assert here.call(SetBool, "/perception_node/enable", SetBool.Request(data=True)).success
     assert here.call(Trigger, "/perception_node/reset", Trigger.Request()).success
     here.exchange(humans)
-    assert here.estimator.resets == 1
+    assert here.estimator.resets >= 1, "the request is repeated if its answer is lost"
     here.until(lambda: message_of(diagnostics).startswith("people are published"))
     assert here.call(SetBool, "/perception_node/enable", SetBool.Request(data=False)).success
     assert change(here, "deactivate")
@@ -287,7 +298,7 @@ def test_simulated_time(wire: Callable[..., Wire]) -> None:
 def test_a_mistake_in_the_configuration_ends_the_process_with_one_line() -> None:
     with processes() as start:
         node = start("multihmr2_ros.ros.node", "--ros-args", "-p", "checkpoint:=no_such_file.pt")
-        assert node.popen.wait(60) == 2, node.log()
+        assert node.popen.wait(TIMEOUT_S) == 2, node.log()
         assert "no_such_file.pt" in node.log()
         assert "Traceback" not in node.log()
 
@@ -306,15 +317,15 @@ def test_an_error_that_may_not_occur_again_has_another_status_than_a_mistake() -
     assert "CUDA error: out of memory" in done.stderr
 
 
-def test_sigint_in_the_middle_of_an_inference_ends_the_process_within_three_seconds(peer: Peer) -> None:
+def test_sigint_in_the_middle_of_an_inference_ends_the_process_before_the_inference(peer: Peer) -> None:
     with processes() as start:
-        node = start("test.helpers.node_process", "60.0", "--ros-args", "-p", "diagnostics_period_s:=0.1")
+        node = start("test.helpers.node_process", "3600.0", "--ros-args", "-p", "diagnostics_period_s:=0.1")
         publisher = peer.peer.create_publisher(Image, "image", RELIABLE)
         humans, diagnostics = peer.listen(HumanArray, "/humans"), peer.listen(DiagnosticArray, "/diagnostics")
-        peer.until(lambda: publisher.get_subscription_count() > 0 and diagnostics, 40.0)
+        peer.until(lambda: publisher.get_subscription_count() > 0 and diagnostics)
         peer.peer.create_timer(0.5, lambda: publisher.publish(image_message()))  # best effort
         peer.until(lambda: values_of(diagnostics)["in work"] not in ("", "0"))
-        assert node.stop(signal.SIGINT, timeout_s=3.0) == 0
+        assert node.stop(signal.SIGINT, TIMEOUT_S) == 0
         peer.until(lambda: humans)
         assert [len(message.humans) for message in humans] == [0], "its last word is that nobody is there"
         assert "Traceback" not in node.log()

@@ -180,9 +180,8 @@ def test_the_transport_changes_live(wire: Callable[..., Wire]) -> None:
 def test_a_change_does_not_forget_camera_info_that_came_once(wire: Callable[..., Wire]) -> None:
     here = wire()
     humans = here.listen(HumanArray, "/humans")
-    here.until(lambda: here.camera_info.get_subscription_count() > 0)
-    here.camera_info.publish(calibration(k=50.0, p=40.0))
-    here.until(lambda: here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_K)
+    here.calibrate(calibration(k=50.0, p=40.0))
+    assert here.exchange(humans).intrinsics_source == HumanArray.INTRINSICS_K
     here.peer.destroy_publisher(here.camera_info)
     for change in ({"use_depth": False}, {"fixed_frame": "camera"}, {"ground_frame": "camera"}):
         here.set(**change)

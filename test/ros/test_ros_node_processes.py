@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,17 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from multihmr2_ros.frame import Frame
 from test.helpers.camera_process import FOCAL_PX, FRAME, HEIGHT, WIDTH
-from test.helpers.ros_wire import EVERYTHING, Peer, Process, message_of, processes, ros_context, stamp_s, values_of
+from test.helpers.ros_wire import (
+    EVERYTHING,
+    TIMEOUT_S,
+    Peer,
+    Process,
+    message_of,
+    processes,
+    ros_context,
+    stamp_s,
+    values_of,
+)
 from test.helpers.stand_in_estimator import FACES, PELVIS, TETRAHEDRON, StandInEstimator
 
 QUICK = ("--ros-args", "-p", "diagnostics_period_s:=0.2", "-p", "publish_vertices:=true")
@@ -73,11 +84,12 @@ def test_every_field_of_every_message(here: Processes, node: Process) -> None:
     infos: list[CameraInfo] = []
     here.peer.create_subscription(CameraInfo, "/camera_info", infos.append, EVERYTHING)
     camera = here.start("test.helpers.camera_process")
-    here.until(lambda: len([message for message in humans if message.intrinsics_source == 1]) >= 30, 30.0)
+    here.until(lambda: len([message for message in humans if message.intrinsics_source == 1]) >= 30)
     here.until(lambda: "latency p50 (s)" in values_of(diagnostics))
     here.until(lambda: len(infos) >= 30)
+    here.until(lambda: message_of(diagnostics) == "people are published")
     told = list(diagnostics)
-    camera.stop(signal.SIGKILL, 5.0)
+    camera.stop(signal.SIGKILL, TIMEOUT_S)
 
     # One TF message and one marker message per image; the newest stamp common to all three.
     def by_stamp(came: list[Any], header: Callable[[Any], Any]) -> dict[float, Any]:
@@ -91,6 +103,7 @@ def test_every_field_of_every_message(here: Processes, node: Process) -> None:
     for stamp in stamps:
         check_agreement(answers[stamp], frames[stamp], shown[stamp])
     check_humans(answers[stamps[-1]])
+    assert 0 < min(message.total_latency for message in answers.values()) < 1.0, "single images may be late"
     sent = {stamp_s(info.header) for info in infos}
     told_of = {stamp for stamp in answers if min(sent) <= stamp <= max(sent)}
     assert len(told_of) >= 10
@@ -98,11 +111,13 @@ def test_every_field_of_every_message(here: Processes, node: Process) -> None:
     assert [message.dropped_frames for message in humans] == sorted(message.dropped_frames for message in humans)
 
     values = values_of(told)
-    assert told[-1].status[0].level == DiagnosticStatus.OK, message_of(told)
-    assert message_of(told) == "people are published"
+    assert told[-1].status[0].level == DiagnosticStatus.OK
     assert values["images from"] == "/camera (best effort, volatile)"
     assert (values["device"], values["state"], values["enabled"], values["unusable"]) == ("cpu", "active", "true", "0")
-    assert 0 < float(values["latency p50 (s)"]) <= float(values["latency p95 (s)"]) < 1.0
+    known = [values_of([message]) for message in told if "latency p50 (s)" in values_of([message])]
+    latencies_s = [[float(each[f"latency {part} (s)"]) for part in ("p50", "p95")] for each in known]
+    assert all(0 < p50_s <= p95_s for p50_s, p95_s in latencies_s)
+    assert min(latencies_s)[1] < 1.0
     # The rates agree with the counter, which may be ahead or behind by an image in work.
     counted = int(values["processed"]) - int(values_of(told[:1])["processed"])
     periods_s = np.diff([stamp_s(message.header) for message in told])
@@ -120,9 +135,9 @@ def check_humans(message: HumanArray) -> None:
     np.testing.assert_array_equal(message.k, k.ravel())
     assert message.intrinsics_source == HumanArray.INTRINSICS_K
     assert message.vertical_fov == pytest.approx(2 * np.arctan(HEIGHT / 2 / FOCAL_PX))
-    assert 0 < message.age_at_receipt < 1.0
-    assert 0 < message.inference_time < 1.0
-    assert message.age_at_receipt + message.inference_time <= message.total_latency < 1.0
+    assert message.age_at_receipt > 0
+    assert message.inference_time > 0
+    assert message.age_at_receipt + message.inference_time <= message.total_latency
     (human,) = message.humans
     assert (human.track_id, human.frame_id, human.state) == (7, "body_7", Human.CONFIRMED)
     assert (human.age, human.velocity_frame) == (1.5, FRAME)
@@ -183,47 +198,46 @@ def check_agreement(message: HumanArray, frames: TFMessage, shown: MarkerArray) 
 def test_a_camera_that_dies_and_comes_back(here: Processes, node: Process) -> None:
     humans, diagnostics = here.listen_to_node()
     camera = here.start("test.helpers.camera_process", "--info-after", "0.5", "--info-width", "320")
-    here.until(lambda: len(humans) >= 5, 30.0)
-    here.until(lambda: "320" in message_of(diagnostics), 15.0)  # half a second later: camera_info of another size
-    camera.stop(signal.SIGKILL, 5.0)
-    here.until(lambda: "no image received on /image for 2 s" in message_of(diagnostics), 15.0)
+    here.until(lambda: len(humans) >= 5)
+    here.until(lambda: "320" in message_of(diagnostics))  # half a second later: camera_info of another size
+    camera.stop(signal.SIGKILL, TIMEOUT_S)
+    here.until(lambda: re.search(r"no image received on /image for \d+ s", message_of(diagnostics)))
     heard = len(humans)
     here.start("test.helpers.camera_process", "--info-after", "0.5")
-    here.until(lambda: len(humans) > heard and message_of(diagnostics).startswith("people are published"), 30.0)
+    here.until(lambda: len(humans) > heard and message_of(diagnostics).startswith("people are published"))
     here.until(lambda: humans[-1].intrinsics_source == HumanArray.INTRINSICS_K)  # half a second later
     assert {message.header.frame_id for message in humans} == {FRAME}
-    assert node.stop(signal.SIGTERM, 15.0) == 0
+    assert node.stop(signal.SIGTERM, TIMEOUT_S) == 0
     here.until(lambda: not humans[-1].humans)
     assert "Traceback" not in node.log()
 
 
-def measured(here: Processes, seconds_s: float) -> tuple[list[HumanArray], dict[str, str]]:
-    """Return the node's messages, with an estimator that takes 200 ms, about a camera that runs for this time, and the
-    final diagnostics values."""
+def measured(here: Processes, images: int) -> tuple[list[HumanArray], dict[str, str]]:
+    """Return the node's messages, with an estimator that takes 200 ms, about a camera that runs until the node has
+    received this number of images, and the final diagnostics values."""
     here.start("test.helpers.node_process", "0.2", *QUICK)
     humans, diagnostics = here.listen_to_node()
     camera = here.start("test.helpers.camera_process")
-    here.until(lambda: humans, 30.0)
-    here.spin(seconds_s)
-    camera.stop(signal.SIGKILL, 5.0)
+    here.until(lambda: int(values_of(diagnostics)["received"] or 0) >= images)
+    camera.stop(signal.SIGKILL, TIMEOUT_S)
     here.until(lambda: values_of(diagnostics)["in work"] == "0" and values_of(diagnostics)["rate (Hz)"] == "0.0")
     return humans, values_of(diagnostics)
 
 
 def test_only_the_newest_image_is_worked_on_and_every_other_one_is_counted(here: Processes) -> None:
-    humans, values = measured(here, 3.0)
+    humans, values = measured(here, 90)
     received, processed, dropped = (int(values[name]) for name in ("received", "processed", "dropped"))
-    assert received > 45
     assert received == processed + dropped
     assert processed == len(humans)
     assert dropped == humans[-1].dropped_frames
-    # The estimator's time is measured on this machine, so that a busy machine does not fail the test.
+    # The estimator's time is measured on this machine. A busy machine delays single images; a queue would delay all
+    # but the first ones by at least 200 ms.
     taken_s = [message.inference_time for message in humans]
     late_s = [
         message.total_latency - message.age_at_receipt - before - own
         for message, before, own in zip(humans[1:], taken_s[:-1], taken_s[1:], strict=True)
     ]
-    assert np.percentile(late_s, 90) < 0.05, "an image waits for one other at most"
+    assert min(late_s[3:]) < 0.05, "an image waits for one other at most"
 
 
 @pytest.mark.slow
@@ -235,7 +249,7 @@ def test_latency_and_memory_over_five_minutes(here: Processes) -> None:
         MarkerArray, "/perception_node/markers", lambda message: markers.append(len(message)), EVERYTHING, raw=True
     )
     here.start("test.helpers.camera_process", "--info-after", "5.0")
-    here.until(lambda: humans, 30.0)
+    here.until(lambda: humans)
     start_s, memory_mib = time.monotonic(), []
     while time.monotonic() - start_s < 300.0:
         here.spin(5.0)

@@ -34,7 +34,7 @@ pytest.importorskip("multihmr2_ros.msg", reason="our messages are not built: mak
 from multihmr2_ros.msg import HumanArray
 from sensor_msgs.msg import Image
 
-from test.helpers.ros_wire import DOMAIN_ID, Peer, image_message
+from test.helpers.ros_wire import DOMAIN_ID, TIMEOUT_S, Peer, image_message
 
 UNCONNECTED = re.compile(r"0+:0000")
 
@@ -63,31 +63,38 @@ def test_a_run_leaves_nothing_of_the_images_and_speaks_to_dds_only(peer: Peer, t
         "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     environment.pop("ROS_LOG_DIR", None)
-    node = subprocess.Popen(
-        [sys.executable, "-m", "test.helpers.node_process", "0.0"], env=environment, cwd=folders["cwd"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        node = subprocess.Popen(
+            [sys.executable, "-m", "test.helpers.node_process", "0.0"], env=environment, cwd=folders["cwd"],
+            stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     try:
         humans = peer.listen(HumanArray, "/humans")
         images = peer.peer.create_publisher(Image, "image", 1)
-        peer.until(lambda: images.get_subscription_count() > 0, 30.0)
+        peer.until(lambda: images.get_subscription_count() > 0)
         noise = np.random.default_rng(0).integers(1, 256, (48, 64, 3), dtype=np.uint8).tobytes()
         good, black, damaged = image_message(), image_message(), image_message(step=1)
         good.data = noise
         black.data = bytes(len(noise))  # the estimator fails
-        for message in [good, black, damaged] * 10:
-            images.publish(message)
-            peer.spin(0.05)
-        assert humans
+
+        def send_until_all_were_received() -> bool:
+            for message in (good, black, damaged):
+                images.publish(message)
+                peer.spin(0.05)
+            problems = log.read_text()
+            return bool(humans) and "ZeroDivisionError" in problems and "rows" in problems
+
+        peer.until(send_until_all_were_received)
         assert sockets(node.pid, "tcp") + sockets(node.pid, "tcp6") == []
         addresses = sockets(node.pid, "udp") + sockets(node.pid, "udp6")
         assert addresses, "DDS"
         assert all(UNCONNECTED.fullmatch(remote) for _, remote in addresses)
     finally:
         node.send_signal(signal.SIGTERM)
-        output = node.communicate(timeout=20.0)[0]
+        node.wait(TIMEOUT_S)
     left = [path for folder in folders.values() for path in folder.rglob("*") if path.is_file()]
     assert all(path.is_relative_to(folders["home"] / ".ros" / "log") for path in left), left
-    written = b"".join(path.read_bytes() for path in left) + output
+    written = b"".join(path.read_bytes() for path in [*left, log])
     assert b"Traceback" in written, "the estimator's failure is logged"
     assert len(written) < 20_000, "the texts of a few problems"

@@ -147,7 +147,7 @@ def test_labels_tell_the_distance_from_the_camera_and_stand_above_people() -> No
 
 def test_everything_with_a_place_is_in_the_target_frame(wire: Callable[..., Wire]) -> None:
     """A camera fixed to the robot: /tf_static only."""
-    here = wire(target_frame="base", transform_timeout_s=5.0, publish_vertices=True, diagnostics_period_s=0.1)
+    here = wire(target_frame="base", transform_timeout_s=10.0, publish_vertices=True, diagnostics_period_s=0.1)
     velocity, covariance = np.array([[0.5, 0.0, -1.0]]), COVARIANCE[None]
     here.estimator.people |= {
         "velocity": velocity, "velocity_covariance": covariance, "pelvis_covariance": 3 * covariance,
@@ -226,7 +226,7 @@ def test_without_the_transform_nothing_is_published_and_it_is_told(wire: Callabl
 
 def test_a_camera_that_moves_in_the_target_frame(wire: Callable[..., Wire]) -> None:
     """A person at rest in the camera frame moves at the camera's velocity."""
-    here = wire(target_frame="odom", transform_timeout_s=5.0)
+    here = wire(target_frame="odom", transform_timeout_s=10.0)
     here.estimator.people |= {"velocity": np.zeros((1, 3)), "velocity_covariance": COVARIANCE[None]}
     humans, transforms = here.listen(HumanArray, "/humans"), here.listen(TFMessage, "/tf")
     moving = Robot(here).moving  # the camera's pose on the base is static
@@ -266,7 +266,7 @@ def test_a_camera_that_moves_in_the_target_frame(wire: Callable[..., Wire]) -> N
 
 
 def test_velocities_over_the_ground_keep_the_fixed_frame(wire: Callable[..., Wire]) -> None:
-    here = wire(target_frame="base", fixed_frame="camera", transform_timeout_s=5.0)
+    here = wire(target_frame="base", fixed_frame="camera", transform_timeout_s=10.0)
     velocity = np.array([[0.5, 0.0, -1.0]])
     here.estimator.people |= {"velocity": velocity, "velocity_frame": "fixed"}
     humans = here.listen(HumanArray, "/humans")
@@ -278,7 +278,7 @@ def test_velocities_over_the_ground_keep_the_fixed_frame(wire: Callable[..., Wir
 
 
 def test_the_target_frame_may_change_while_the_node_runs(wire: Callable[..., Wire]) -> None:
-    here = wire(transform_timeout_s=5.0)
+    here = wire(transform_timeout_s=10.0)
     humans = here.listen(HumanArray, "/humans")
     own_robot = Robot(here)
     assert answer(here, humans, START_NS).header.frame_id == "camera"

@@ -34,7 +34,7 @@ from std_msgs.msg import Header
 
 from multihmr2_ros.ros import view
 from test.helpers.rerun_reading import Read
-from test.helpers.ros_wire import Wire, calibration, image_message, processes
+from test.helpers.ros_wire import TIMEOUT_S, Wire, calibration, image_message, processes
 from test.helpers.stand_in_estimator import PELVIS, TETRAHEDRON
 
 MODULE = "multihmr2_ros.ros.view"
@@ -47,7 +47,7 @@ def test_a_live_node_is_recorded(wire: Callable[..., Wire], tmp_path: Path) -> N
     with processes() as start:
         process = start(MODULE, "--save", str(path), "--image", "/image")
         for publisher in (here.image, here.camera_info):  # the node and the view
-            here.until(lambda publisher=publisher: publisher.get_subscription_count() == 2, 60.0)
+            here.until(lambda publisher=publisher: publisher.get_subscription_count() == 2)
         first_s, more = here.stamp_s, 5
         while more and here.stamp_s < first_s + 100:
             here.camera_info.publish(calibration(40.0, 40.0))
@@ -55,7 +55,7 @@ def test_a_live_node_is_recorded(wire: Callable[..., Wire], tmp_path: Path) -> N
             here.send()
             here.spin(0.3)
             more -= any(tmp_path.iterdir())  # the recording is opened with the first people
-        assert process.stop(signal.SIGINT, 60.0) == 0, process.log()
+        assert process.stop(signal.SIGINT, TIMEOUT_S) == 0, process.log()
         shown = int(process.log().split(" images → ")[0].split()[-1])
     read = Read(path)
     positions = read.values("/world/camera/people/meshes/7", "vertex_positions")
@@ -73,10 +73,10 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason=RERUN)
     with processes() as start:
         process = start(MODULE, "--save", str(tmp_path / "live.rrd"))
-        deadline_s = time.monotonic() + 90
+        deadline_s = time.monotonic() + TIMEOUT_S
         while "waiting" not in process.log() and time.monotonic() < deadline_s:
             time.sleep(0.2)
-        status = process.stop(signal.SIGINT, 60.0)
+        status = process.stop(signal.SIGINT, TIMEOUT_S)
         lines = process.log().splitlines()
     reason = "no publisher of /humans: start the node, or give its topic with --topic"
     assert lines == [f"view: {reason} (waiting; Ctrl-C ends)", f"view: nothing was shown: {reason}"]

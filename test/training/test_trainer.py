@@ -252,7 +252,7 @@ image = np.zeros((1000, 1000, 3), np.uint8)
 cv2.GaussianBlur(image, (31, 31), 0)  # starts the threads
 print(*load_batches(Numbers(), range(2), 1), cv2.getNumThreads())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, "1 1 4\n"), done.stderr
 
 

@@ -73,7 +73,7 @@ def fetch_on_a_terminal(tiny: Weights, typed: bytes) -> tuple[int, str]:
             if b"[y/N]" in shown and not answered:
                 answered = True
                 os.write(ours, typed)
-    status = process.wait(20)
+    status = process.wait(120)
     os.close(ours)
     return status, shown.decode()
 
@@ -97,7 +97,7 @@ def test_licence_that_is_not_accepted(answer: bytes, tiny: Weights, server: Serv
 
 def test_licence_without_a_terminal(tiny: Weights, server: Server) -> None:
     process = start_fetch(tiny, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert b"non-commercial use only" in output
     assert errors.decode().splitlines() == [
@@ -154,11 +154,11 @@ def test_interrupted_fetch_goes_on(tiny: Weights, server: Server) -> None:
     server.stall_after = 200_000
     process = start_fetch(tiny, "--accept-license", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     part = tiny.path().with_name("tiny.pt.part")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (part.exists() and part.stat().st_size > 0) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"repeat the command to continue" in errors
     assert b"Traceback" not in errors

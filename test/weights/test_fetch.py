@@ -20,7 +20,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,16 +181,15 @@ def test_fetch_without_a_network(tmp_path: Path) -> None:
     closed = Server()
     url = closed.url
     closed.server_close()
-    start = time.monotonic()
     with pytest.raises(UserError, match=r"127\.0\.0\.1 cannot be reached \(ConnectionError\)") as error:
         fetch_weights(entry(url), tmp_path)
-    assert time.monotonic() - start < 5
     assert f"download {url} in another way and put it in {tmp_path}" in one_line(error)
     assert names_in(tmp_path) == []
 
 
 def test_fetch_from_a_server_that_falls_silent(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(downloading, "READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(downloading, "ATTEMPTS", 2)
     server.stall_after = 70_000
     with pytest.raises(UserError, match="repeat the command to continue"):
         fetch_weights(entry(server.url), tmp_path)
