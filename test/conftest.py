@@ -26,8 +26,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-# Drawing inputs may be slow on a busy machine, whatever the code.
-hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Drawing inputs and an example may be slow on a busy machine, whatever the code.
+hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
 hypothesis.settings.load_profile("busy")
 
 # ROS traffic of tests stays on this machine; for the domain see test.helpers.ros_domain.

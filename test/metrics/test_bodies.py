@@ -70,7 +70,7 @@ def test_point_error_is_in_millimeters() -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pelvis_centered_error_ignores_translation(seed: int) -> None:
     predicted, true, generator = make_bodies(seed)
     shift = generator.normal(0, 3, (3, 1, 3))
@@ -80,7 +80,7 @@ def test_pelvis_centered_error_ignores_translation(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_procrustes_error_ignores_similarity_and_is_the_least(seed: int) -> None:
     predicted, true, generator = make_bodies(seed)
     rotation, scale, shift = make_similarity(generator)
@@ -131,7 +131,7 @@ def test_points_that_are_not_finite_affect_only_their_person(value: float) -> No
 
 
 @given(SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pairs_are_aligned_together_whatever_their_order(seed: int) -> None:
     predicted, true, generator = make_bodies(seed)
     pairs = np.array([[0, 1], [1, 2]])
@@ -152,7 +152,7 @@ def test_pair_alignment_measures_wrong_relative_positions() -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_translation_aligned_error_ignores_the_frames_translation(seed: int) -> None:
     predicted, true, generator = make_bodies(seed)
     error = translation_aligned_error(predicted, true)
@@ -221,7 +221,7 @@ def make_people_2d(generator: np.random.Generator, count: int) -> np.ndarray:
 
 
 @given(SEEDS, st.integers(0, 4), st.integers(0, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_matching_equals_brute_force(seed: int, found: int, there: int) -> None:
     generator = np.random.default_rng(seed)
     predicted, true = make_people_2d(generator, found), make_people_2d(generator, there)

@@ -183,7 +183,7 @@ def _compute_hota(sequence: tuple[Sequence, Sequence]) -> dict[str, np.ndarray]:
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
 @example(1357, 2)  # two people last had the same predicted identity
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_order_of_people_does_not_matter(seed: int, shuffle: int) -> None:
     truth, predicted = make_random_sequence(seed, frames=8, people=4)
     generator = np.random.default_rng(shuffle)

@@ -278,7 +278,7 @@ def test_a_thousand_damaged_messages(
     for count in range(1, 501):  # one image and one camera_info each
         here.camera_info.publish(damaged(rng, info))
         here.image.publish(damaged(rng, image))
-        here.until(lambda: here.node.counters.received == count and here.node.counters.in_work == 0)
+        here.until(lambda: here.node.counters.received == count and here.node.counters.in_work == 0)  # noqa: B023
     traffic = here.node.counters
     assert traffic.unusable > 100
     assert traffic.processed > 20, "a pixel may be wrong"

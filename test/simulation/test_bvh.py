@@ -75,7 +75,7 @@ def test_malformed_files_are_refused_in_one_line(text: str) -> None:
     assert len(str(caught.value)) < 200
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damaged_files_raise_only_user_errors(data: st.DataObject) -> None:
     content = bytearray(GOOD.encode())
