@@ -49,7 +49,7 @@ from .qos import choose_playing_qos
 SUBSCRIBER_WAIT_S = 1.0  # time limit for the other topics after the first topic has a subscriber
 SAME_CLOCK_NS = 10 * NS  # maximum difference of stamp and recorded time if both are of the same clock
 CLOCK_PERIOD_S = 0.025
-LAST_MESSAGES_TIMEOUT = Duration(seconds=0, nanoseconds=300_000_000)
+LAST_MESSAGES_TIMEOUT = Duration(seconds=1)  # a subscriber on a busy machine loses what it has not received by then
 
 
 class Timeline:

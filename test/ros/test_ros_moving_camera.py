@@ -365,8 +365,8 @@ def test_the_node_ends_while_an_image_waits_for_its_transform(wire: Callable[...
     own_robot.wait_until_heard(2)
     here.wait_until_matched(here.image)
     began_s = time.monotonic()
-    here.image.publish(image_message(header=Header(stamp=Time(sec=100), frame_id="camera")))
-    here.until(lambda: here.node.counters.in_work)
+    message = image_message(header=Header(stamp=Time(sec=100), frame_id="camera"))
+    here.until(lambda: here.image.publish(message) or here.node.counters.in_work)
     here.close_node()
     assert time.monotonic() - began_s < 10, "the transform is not waited for any longer"
     assert here.node.counters.unusable == 0, "its subscriptions have gone meanwhile"
