@@ -236,7 +236,7 @@ class Process:
 
     def kill(self) -> None:
         self.popen.kill()
-        self.popen.wait(60.0)
+        self.popen.wait(TIMEOUT_S)
         self._log.close()
 
 
