@@ -176,8 +176,8 @@ def test_photographs_are_found_cropped_and_flipped(photographs: Path) -> None:
 
 
 @pytest.mark.parametrize("moving", [False, True])
-def test_steep_cameras_that_move_see_ground_instead_of_mirrored_photographs(pictures: Path, moving: bool) -> None:
-    options = SceneOptions(backgrounds=pictures, moving_camera=moving, people=(1, 1), duration_s=0.1)
+def test_steep_cameras_that_move_see_ground_instead_of_mirrored_photographs(photographs: Path, moving: bool) -> None:
+    options = SceneOptions(backgrounds=photographs, moving_camera=moving, people=(1, 1), duration_s=0.1)
     shown, steep = [], []  # of the scenes with a photograph
     for seed in range(60):
         scene = sample_scene(np.random.default_rng(seed), options)
