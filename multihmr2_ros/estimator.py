@@ -365,18 +365,23 @@ class Estimator:
         shape, rotations = people.running_shape[rows], people.rotations[rows]
         rotations[:, self.body.posed_rows] = tracked.bone_rotations[rows]
         posed = self.inference.pose_bodies(shape, rotations, vertices=people.vertices.shape[1] > 0)
-        joints = posed.bone_poses[..., :3, 3]
+        # The size that was measured with the distance. Otherwise, it is that of the shape.
+        is_measured = people.placement_cue is not None
+        scale = (people.stature[rows] / posed.stature if is_measured else np.ones_like(posed.stature))[:, None, None]
+        bone_poses = posed.bone_poses.copy()
+        bone_poses[..., :3, 3] *= scale
+        joints = bone_poses[..., :3, 3]
         shift = (tracked.pelvis[rows] - joints[:, 0]).astype(np.float32)[:, None]
         joints = joints + shift
         return people.replace(
             rows,
             shape=shape,
             rotations=rotations,
-            bone_poses=posed.bone_poses,
+            bone_poses=bone_poses,
             joints=joints,
             joints_2d=project(joints.astype(np.float64), people.k).astype(np.float32),
             pelvis=joints[:, 0],
-            vertices=posed.vertices + shift,
+            vertices=scale * posed.vertices + shift,
         )
 
     def make_detections(self, people: People, k_input: NDArray[np.float32]) -> Detections:

@@ -208,11 +208,15 @@ def test_smoothed_bodies_are_bodies_of_the_body_model() -> None:
     np.testing.assert_allclose(rays[0], rays[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("vertices", [True, False])
-def test_smoothing_does_not_change_a_still_video(vertices: bool) -> None:
+@pytest.mark.parametrize(
+    ("vertices", "depth"), [(True, None), (False, None), (True, np.full((480, 640), 3.5, np.float32))]
+)
+def test_smoothing_does_not_change_a_still_video(vertices: bool, depth: Any) -> None:
+    """With a depth image, the size of the bodies is changed, too."""
     plain, smoothed = (make_estimator(smoothing=each, vertices=vertices) for each in ("never", "always"))
+    image, k = make_image(640, 480), np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
     for step in range(4):
-        detected, people = (each.step(make_image(640, 480), stamp=step / 30.0) for each in (plain, smoothed))
+        detected, people = (each.step(image, k, stamp=step / 30.0, depth=depth) for each in (plain, smoothed))
     assert people.vertices.shape == detected.vertices.shape
     for name in PER_PERSON_FIELDS:
         np.testing.assert_allclose(getattr(people, name), getattr(detected, name), rtol=1e-4, atol=1e-3)

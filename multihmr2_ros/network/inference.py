@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multihmr2_ros.body import Body
+from multihmr2_ros.body import Body, PosedBody
 from multihmr2_ros.camera import ResizePad
 from multihmr2_ros.errors import UserError
 from multihmr2_ros.hardware import (
@@ -193,10 +193,12 @@ class PosedArrays(NamedTuple):
 
     bone_poses  (n, 163, 4, 4) float32
     vertices    (n, V, 3) float32; (n, 0, 3) if they were not requested
+    stature     (n,) float32
     """
 
     bone_poses: NDArray[np.float32]
     vertices: NDArray[np.float32]
+    stature: NDArray[np.float32]
 
 
 class UploadedImage(NamedTuple):
@@ -296,12 +298,14 @@ class Inference:
         vertices   whether the result has vertices
         """
         with torch.inference_mode(), self._on_device(), self.use_full_precision():
-            inputs = (torch.from_numpy(values).to(self.device) for values in (shape, rotations))
-            if not vertices:
-                bone_poses = self.body.pose_bones(*inputs)
-                return PosedArrays(bone_poses.cpu().numpy(), np.empty((len(shape), 0, 3), np.float32))
-            posed = self.body(*inputs)
-            return PosedArrays(posed.bone_poses.cpu().numpy(), posed.vertices.cpu().numpy())
+            inputs = [torch.from_numpy(values).to(self.device) for values in (shape, rotations)]
+            if vertices:
+                posed = self.body(*inputs)
+            else:
+                bone_poses, stature = self.body.pose_bones(*inputs), self.body.compute_stature(inputs[0])
+                posed = PosedBody(bone_poses.new_empty(len(shape), 0, 3), bone_poses, stature)
+            arrays = (posed.bone_poses, posed.vertices, posed.stature)
+            return PosedArrays(*(values.cpu().numpy() for values in arrays))
 
     def reconfigure(self, body: Body, max_people: int) -> None:
         """Change the body or the number of people. The next image captures its graph again."""

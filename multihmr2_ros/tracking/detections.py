@@ -121,8 +121,8 @@ class TrackingResult:
     velocity_frame       "fixed" if a fixed frame was given for this image, else "camera" (relative to the camera)
     shape                (n, S) running shape of the track; None if the detections have no shape
     stature              (n,) m, running stature of the track; None if the detections have no stature
-    pelvis               (n, 3) m, camera frame, of the detections, at the distances of the motion filters; None without
-                         smoothing
+    pelvis               (n, 3) m, camera frame, of the detections, at the distances of the motion filters unless the
+                         distance was measured; None without smoothing
     bone_rotations       (n, B, 3, 3) smoothed; None without smoothing
     """
 

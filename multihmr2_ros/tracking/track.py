@@ -185,7 +185,7 @@ def _update_motions(
     result.velocity_covariance[rows] = [motion.velocity_covariance for motion in motions]
     if result.pelvis is not None:
         position = np.stack([motion.position for motion in motions])
-        result.pelvis[rows] = _move_along_rays(pelvis, position, fixed_from_camera)
+        result.pelvis[rows] = _move_along_rays(result.pelvis[rows], sigma_m, position, fixed_from_camera)
 
 
 def _correct_distances(
@@ -269,16 +269,21 @@ def _measure_velocity(
     return over_ground
 
 
-def _move_along_rays(pelvis: Array, position: Array, fixed_from_camera: Array | None) -> Array:
+def _move_along_rays(
+    pelvis: Array, distance_sigma_m: Array | None, position: Array, fixed_from_camera: Array | None
+) -> Array:
     """Return pelvises (n, 3) m, moved along their viewing rays to the distances of filtered positions (n, 3) m.
 
-    position: in the frame of the motion filter. The filters hardly change the direction, and the image shows it
-    precisely.
+    The filter hardly changes the direction, and the image shows it precisely. Distances that were measured
+    (distance_sigma_m (n,) m is not NaN) do not change. position: in the frame of the motion filter.
     """
     if fixed_from_camera is not None:
         position = (position - fixed_from_camera[:3, 3]) @ fixed_from_camera[:3, :3]
     distance, filtered = np.linalg.norm(pelvis, axis=1), np.linalg.norm(position, axis=1)
-    return pelvis * (filtered / np.maximum(distance, _MIN_DISTANCE_M))[:, None]
+    factor = filtered / np.maximum(distance, _MIN_DISTANCE_M)
+    if distance_sigma_m is not None:
+        factor = np.where(np.isnan(distance_sigma_m), factor, 1.0)
+    return pelvis * factor[:, None]
 
 
 def _smooth_poses(
