@@ -195,10 +195,13 @@ def _correct_distances(
 
     A body that is predicted too tall is also predicted too far away, because both look the same in the image. A
     person's stature (n,) m is constant, so its changes from image to image are a measure of the error of the distance.
-    Distances that were measured (distance_sigma_m (n,) m is not NaN) do not change.
     """
     ratio = np.maximum(mean_stature, _MIN_STATURE_M) / np.maximum(stature, _MIN_STATURE_M)
-    factor = ratio**config.stature_share
+    return _scale_unmeasured(pelvis, distance_sigma_m, ratio**config.stature_share)
+
+
+def _scale_unmeasured(pelvis: Array, distance_sigma_m: Array | None, factor: Array) -> Array:
+    """Return pelvises (n, 3) m times factors (n,); those of measured distances (a sigma that is not NaN) unchanged."""
     if distance_sigma_m is not None:
         factor = np.where(np.isnan(distance_sigma_m), factor, 1.0)
     return pelvis * factor[:, None]
@@ -274,16 +277,12 @@ def _move_along_rays(
 ) -> Array:
     """Return pelvises (n, 3) m, moved along their viewing rays to the distances of filtered positions (n, 3) m.
 
-    The filter hardly changes the direction, and the image shows it precisely. Distances that were measured
-    (distance_sigma_m (n,) m is not NaN) do not change. position: in the frame of the motion filter.
+    The filter hardly changes the direction, and the image shows it precisely. position: in the frame of the filter.
     """
     if fixed_from_camera is not None:
         position = (position - fixed_from_camera[:3, 3]) @ fixed_from_camera[:3, :3]
     distance, filtered = np.linalg.norm(pelvis, axis=1), np.linalg.norm(position, axis=1)
-    factor = filtered / np.maximum(distance, _MIN_DISTANCE_M)
-    if distance_sigma_m is not None:
-        factor = np.where(np.isnan(distance_sigma_m), factor, 1.0)
-    return pelvis * factor[:, None]
+    return _scale_unmeasured(pelvis, distance_sigma_m, filtered / np.maximum(distance, _MIN_DISTANCE_M))
 
 
 def _smooth_poses(
