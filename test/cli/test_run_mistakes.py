@@ -71,7 +71,7 @@ def test_inputs_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ("--save pictures", "pictures"),
+        ("--save photos", "photos"),
         ("--k 0 0 0 0", "K"),
         ("--k nan 5 5 5", "K"),
         ("--vertical-fov 190", "--vertical-fov must be"),

@@ -82,11 +82,11 @@ def add_track_features(sample: Sample, width: int) -> Sample:
     return dataclasses.replace(sample, track_feature=generator.normal(size=(len(sample), width)).astype(np.float32))
 
 
-def project_vertices(shape: np.ndarray, rotations: np.ndarray, centre: np.ndarray, k: np.ndarray) -> np.ndarray:
+def project_vertices(shape: np.ndarray, rotations: np.ndarray, center: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return the pixels (V, 2) px of one person's low mesh."""
     with torch.no_grad():
         posed = body()(torch.from_numpy(shape[None]), torch.from_numpy(rotations[None]))
-    vertices = posed.vertices[0].numpy() + (centre - posed.vertices[0, body().center_vertex].numpy())
+    vertices = posed.vertices[0].numpy() + (center - posed.vertices[0, body().center_vertex].numpy())
     return project(vertices.astype(np.float64), k)
 
 

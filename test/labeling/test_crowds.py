@@ -39,12 +39,12 @@ def make_fitted(frame: RgbdFrame, generator: np.random.Generator, name: str) -> 
         posed = body(wrong, torch.from_numpy(rotations))
         factor = (body.compute_stature(wrong) / body.compute_stature(true)).numpy()
     offset = (posed.vertices[:, body.center_vertex] - posed.joints[:, 0]).numpy()
-    centre = frame.posed.joints[rows, 0] * factor[:, None] + offset
+    center = frame.posed.joints[rows, 0] * factor[:, None] + offset
     return {
         "image": np.array([name] * len(rows)),
         "shape": wrong.numpy(),
         "rotations": rotations.astype(np.float16),
-        "centre": centre.astype(np.float32),
+        "centre": center.astype(np.float32),
         "k": np.repeat(frame.k[None], len(rows), axis=0),
         "box": np.zeros((len(rows), 4), np.float32),
     }

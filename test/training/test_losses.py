@@ -298,7 +298,7 @@ def test_score_loss_is_the_formula() -> None:
     assert float(score_loss(logit, matches, targets, focal=True)) == pytest.approx(focal)
 
 
-def test_heatmap_marks_the_patch_of_the_centre() -> None:
+def test_heatmap_marks_the_patch_of_the_center() -> None:
     """The gradient lowers no patch more than the distant ones, and raises only the person's own, at any position."""
     for location, cell in (((100.0, 50.0), (3, 6)), ((-30.0, 500.0), (11, 0)), ((255.9, 0.1), (0, 15))):
         targets = Targets.empty(1, 2)

@@ -170,7 +170,7 @@ def test_real_coco_annotations_are_read() -> None:
         ([], None),
     ],
 )
-def test_where_the_centre_is_seen(seen: list[int], expected: tuple[float, float] | None) -> None:
+def test_where_the_center_is_seen(seen: list[int], expected: tuple[float, float] | None) -> None:
     points = np.stack([np.arange(17), 10 * np.arange(17)], axis=1).astype(np.float32)[None]
     visible = np.zeros((1, 17), bool)
     visible[0, seen] = True
